@@ -1,0 +1,43 @@
+MACHINES ?= 100
+PORT ?= 3000
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format lock graph dev bench
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/.ready ## make .venv from the lock file, see to Java
+
+.venv/.ready: requirements.lock requirements-uv.lock scripts/setup.sh
+	@scripts/setup.sh
+
+demo: setup ## simulate a fleet, train, start Dagster on port 3000, score the days as they land (MACHINES=100)
+	@$(BIN)/pdm-assets demo --machines $(MACHINES) --port $(PORT)
+
+test: setup ## run the tests
+	@$(BIN)/pytest -q
+
+check: setup ## linters, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## let ruff format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+graph: setup ## write the graph to pdm_assets_tests/graph/graph.txt
+	@$(BIN)/python -m pdm_assets_tests.graph.test_graph
+
+dev: setup ## Dagster without the demo, on PDM_DATA
+	@$(BIN)/dagster dev
+
+bench: setup ## the benchmarks of README (MACHINES=1000 takes minutes)
+	@$(BIN)/python benchmarks/run.py --machines $(MACHINES)
+
+lock: setup ## compile the lock files anew from pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+		--group dev pyproject.toml -o requirements.lock
+	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url - -o requirements-uv.lock

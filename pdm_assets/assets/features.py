@@ -1,0 +1,100 @@
+"""Features and labels, kept apart: a label is keyed by the day on which it became known."""
+
+import datetime as dt
+
+import dagster as dg
+from pyspark.sql import DataFrame
+
+from pdm_assets.partitions import DAILY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, days_back
+from pdm_assets.resources.delta_io import span
+from pdm_assets.resources.lake import Lake
+from pdm_assets.schemas.features import OBSERVATIONS
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES, MAINTENANCE
+from pdm_assets.transforms.features import observe_machines
+from pdm_assets.transforms.labels import label_observations
+
+TEAM = ["team:reliability"]
+HORIZON_DAYS = SETTINGS.horizon_days
+
+
+def observation_lineage() -> dg.TableColumnLineage:
+    """Which raw columns each feature is made from."""
+
+    def source(feature: str) -> list[dg.TableColumnDep]:
+        stem = feature.split("_")[0]
+        if stem in CHANNEL_NAMES:
+            return [_dep("telemetry", stem), _dep("telemetry", "observed_at")]
+        if stem in ERROR_CODES:
+            return [_dep("errors", "error_code"), _dep("errors", "occurred_at")]
+        if stem in COMPONENTS:
+            return [_dep("maintenance", "component"), _dep("maintenance", "performed_at")]
+        if stem in ("readings", "observed"):
+            return [_dep("telemetry", "observed_at")]
+        return [_dep("machines", feature)]
+
+    return dg.TableColumnLineage({name: source(name) for name in OBSERVATIONS.column_names})
+
+
+def _dep(table: str, column: str) -> dg.TableColumnDep:
+    return dg.TableColumnDep(asset_key=dg.AssetKey(["raw", table]), column_name=column)
+
+
+@dg.asset(
+    key_prefix="features",
+    group_name="features",
+    kinds={"spark", "delta"},
+    owners=TEAM,
+    code_version="1",
+    partitions_def=DAILY,
+    backfill_policy=ONE_RUN,
+    ins={
+        "telemetry": dg.AssetIn(key=["raw", "telemetry"], partition_mapping=days_back(LOOKBACK_DAYS)),
+        "errors": dg.AssetIn(key=["raw", "errors"], partition_mapping=days_back(LOOKBACK_DAYS)),
+        "machines": dg.AssetIn(key=["raw", "machines"]),
+    },
+    # Read as of the day, however long ago: a mapping over years would drag years into every backfill.
+    deps=[dg.AssetDep(["raw", "maintenance"])],
+    pool="spark",
+)
+def observations(
+    context: dg.AssetExecutionContext, lake: Lake, telemetry: DataFrame, errors: DataFrame, machines: DataFrame
+) -> dg.Output[DataFrame]:
+    """One row per machine and observation time: what was known of the machine then, and nothing later.
+
+    Rolling means and standard deviations of each channel over 12, 24 and 36 h, errors of the last 24 h, days since the
+    latest replacement of each component, age and machine model. Windows are (observed_at - lookback, observed_at].
+    """
+    _, end = span(context.partition_keys)
+    frame = observe_machines(
+        machines, telemetry, errors, lake.read(MAINTENANCE, end=end), cadence_hours=SETTINGS.cadence_hours
+    )
+    return dg.Output(frame, metadata={"dagster/column_lineage": observation_lineage()})
+
+
+@dg.asset(
+    key_prefix="labels",
+    group_name="labels",
+    kinds={"spark", "delta"},
+    owners=TEAM,
+    code_version="1",
+    partitions_def=DAILY,
+    backfill_policy=ONE_RUN,
+    ins={
+        "machines": dg.AssetIn(key=["raw", "machines"], partition_mapping=days_back(HORIZON_DAYS, HORIZON_DAYS)),
+        "failures": dg.AssetIn(key=["raw", "failures"], partition_mapping=days_back(HORIZON_DAYS)),
+    },
+    pool="spark",
+)
+def component_failures(machines: DataFrame, failures: DataFrame) -> DataFrame:
+    """One row per machine, observation time and component: does the component fail within the horizon?
+
+    Partition D holds what day D taught us: the outcomes of the observations made one horizon earlier. A day that is not over
+    has no labels yet.
+    """
+    return label_observations(
+        machines,
+        failures,
+        cadence_hours=SETTINGS.cadence_hours,
+        horizon=SETTINGS.horizon,
+        known_until=dt.datetime.now(dt.UTC),
+    )

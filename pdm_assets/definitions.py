@@ -1,0 +1,34 @@
+"""The platform as Dagster sees it: files land, become raw tables, features and labels, a model, scores."""
+
+import dagster as dg
+
+from pdm_assets.assets import features, raw, scoring, training
+from pdm_assets.automation import JOBS, SCHEDULES, SENSORS
+from pdm_assets.checks import features as feature_checks
+from pdm_assets.checks import scoring as scoring_checks
+from pdm_assets.partitions import SETTINGS
+from pdm_assets.resources.delta_io import DeltaIOManager
+from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.landing_zone import Landing
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.spark import SparkEngine
+
+spark = SparkEngine.of(SETTINGS)
+lake = Lake.of(SETTINGS, spark)
+
+defs = dg.Definitions(
+    assets=[*raw.ASSETS, features.observations, features.component_failures, training.failure_model, scoring.component_risk],
+    asset_checks=[feature_checks.no_label_before_its_horizon_is_over, scoring_checks.yesterday_is_scored],
+    jobs=JOBS,
+    schedules=SCHEDULES,
+    sensors=SENSORS,
+    resources={
+        "spark": spark,
+        "lake": lake,
+        "landing": Landing.of(SETTINGS),
+        "model_store": ModelStore.of(SETTINGS, lake),
+        "io_manager": DeltaIOManager(lake=lake),
+    },
+    # The work is Spark's; a process a step would only add start-ups.
+    executor=dg.in_process_executor,
+)

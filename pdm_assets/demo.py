@@ -1,0 +1,232 @@
+"""`make demo`: a simulated fleet, a year of history, Dagster, and the days of the last week landing one by one."""
+
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from pdm_assets.resources.engine import Engine, Sizing
+from pdm_assets.resources.landing import land
+from pdm_assets.settings import Settings
+from pdm_assets.simulator.replay import Replayer
+from pdm_assets.simulator.writer import simulate
+
+HISTORY_DAYS = 365
+REPLAYED_DAYS = 7  # the history ends so long before today
+SIMULATED_AHEAD_DAYS = 30  # so that a demo that is left running has days to land
+SECONDS_A_LANDING = 20.0
+SEED = 7
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+console = Console()
+
+
+def run(machines: int, port: int, settings: Settings) -> None:
+    """Set up or resume the demo of a data root and stay until Ctrl-C, which ends everything it started."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    data = settings.data.absolute()
+    began = time.monotonic()
+    with ExitStack() as running:
+        try:
+            fleet = _Fleet.of(data, machines)
+            settings = replace(settings, data=data, first_day=fleet.first_day)
+            os.environ.update(settings.to_environ())
+            engine = running.enter_context(_warm_engine(settings))
+            running.enter_context(_dagster(data, port))
+            fleet.write(until=_today() + dt.timedelta(days=1))
+            for path in land(fleet.history, settings.landing_root):
+                console.print(f"  landed {path.relative_to(data)} ({path.stat().st_size / 1e6:.0f} MB)")
+            engine.join()
+            _wait_for_dagster(port)
+            console.print(f"Dagster is up: [bold]http://127.0.0.1:{port}[/] (the landing sensor is on)")
+            watcher = _Watcher(data)
+            watcher.wait_until_scored(fleet.history_end - dt.timedelta(days=1))
+            console.print(f"[bold green]first scores after {time.monotonic() - began:.0f} s[/]; now the days since land one by one")
+            _replay(fleet, settings, watcher)
+        except KeyboardInterrupt:
+            console.print("\nstopping Dagster, the engine and the replayer ...")
+    console.print("stopped. `make demo` goes on from here.")
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+class _Fleet:
+    """The simulated fleet of a data root: the same each time the demo is resumed."""
+
+    def __init__(self, folder: Path, machines: int, first_day: dt.date) -> None:
+        self.folder, self.machines, self.first_day = folder, machines, first_day
+        self.history, self.whole = folder / "history", folder / "whole"
+        self.history_end = first_day + dt.timedelta(days=HISTORY_DAYS)
+
+    @classmethod
+    def of(cls, data: Path, machines: int) -> "_Fleet":
+        folder = data / "demo"
+        note = folder / "fleet.json"
+        if note.exists():
+            known = json.loads(note.read_text())
+            if known["machines"] != machines:
+                sys.exit(
+                    f"{data} holds a demo of {known['machines']} machines: run `make demo MACHINES={known['machines']}`, "
+                    "or give another PDM_DATA, or delete the folder to begin anew"
+                )
+            return cls(folder, machines, dt.date.fromisoformat(known["first_day"]))
+        first_day = _today() - dt.timedelta(days=HISTORY_DAYS + REPLAYED_DAYS)
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"machines": machines, "first_day": first_day.isoformat()}))
+        return cls(folder, machines, first_day)
+
+    def write(self, until: dt.date) -> None:
+        """Simulate what is not there yet: the history, and the whole life up to some days after `until`."""
+        if not (self.history / "machines.csv").exists():
+            self._simulate(self.history, self.history_end)
+        ends = self.folder / "simulated_until"
+        if not ends.exists() or dt.date.fromisoformat(ends.read_text()) <= until:
+            end = until + dt.timedelta(days=SIMULATED_AHEAD_DAYS)
+            self._simulate(self.whole, end)
+            ends.write_text(end.isoformat())
+
+    def _simulate(self, out: Path, end: dt.date) -> None:
+        days = (end - self.first_day).days
+        with Progress(console=console) as progress:
+            bar = progress.add_task(f"simulating {self.machines} machines x {days} days", total=self.machines)
+            simulate(
+                out,
+                machines=self.machines,
+                days=days,
+                end=dt.datetime.combine(end, dt.time(), dt.UTC),
+                seed=SEED,
+                progress=lambda done: progress.advance(bar, done),
+            )
+
+
+@contextmanager
+def _warm_engine(settings: Settings) -> Iterator[threading.Thread]:
+    """Start the Spark engine beside the simulation, keep it while the demo lasts, then stop it."""
+    engine = Engine(settings.data, Sizing.of(settings))
+    held = ExitStack()
+    console.print("starting the Spark engine (the first time, its Delta jars are fetched) ...")
+    thread = threading.Thread(target=lambda: held.enter_context(engine.lease()), daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        held.close()
+        engine.stop()
+
+
+@contextmanager
+def _dagster(data: Path, port: int) -> Iterator[None]:
+    """Web server, daemon and code location, in a process group of their own; their log is data/dagster/dagster.log."""
+    home = data / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CHECKOUT / "dagster.yaml", home / "dagster.yaml")
+    command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(CHECKOUT / "workspace.yaml")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    os.environ["DAGSTER_HOME"] = str(home)
+    with (home / "dagster.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_for_dagster(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    sys.exit(f"Dagster's web server does not answer on port {port}: is the port taken? See {os.environ['DAGSTER_HOME']}/dagster.log")
+
+
+class _Watcher:
+    """Says what the runs do, from Dagster's event log."""
+
+    def __init__(self, data: Path) -> None:
+        from dagster import DagsterInstance
+
+        self.instance = DagsterInstance.from_config(str(data / "dagster"))
+        self.cursors: dict[str, str | None] = {}
+        self.said: set[tuple[str, str]] = set()
+
+    def wait_until_scored(self, day: dt.date) -> None:
+        """Wait for the first run that scores; a failed run ends the demo with its error."""
+        from dagster import AssetKey, DagsterRunStatus
+
+        scores = AssetKey(["scores", "component_risk"])
+        while day.isoformat() not in self.instance.get_materialized_partitions(scores):
+            self.report()
+            failed = [r for r in self.instance.get_runs(limit=5) if r.status == DagsterRunStatus.FAILURE]
+            if failed:
+                sys.exit(f"run {failed[0].run_id[:8]} failed: look at it in the UI, or see the data root's dagster/dagster.log")
+            time.sleep(1)
+        self.report()
+
+    def report(self) -> None:
+        """Print what happened since the last call."""
+        from dagster import DagsterEventType
+
+        kinds = {DagsterEventType.STEP_START, DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.STEP_FAILURE}
+        for run in reversed(self.instance.get_runs(limit=5)):
+            connection = self.instance.get_records_for_run(run.run_id, self.cursors.get(run.run_id), kinds, limit=200)
+            self.cursors[run.run_id] = connection.cursor
+            for record in connection.records:
+                event = record.event_log_entry.dagster_event
+                if event is None:
+                    continue
+                when = dt.datetime.fromtimestamp(record.event_log_entry.timestamp).strftime("%H:%M:%S")  # noqa: DTZ006 - for a person
+                what = event.step_key or {"PIPELINE_SUCCESS": "done"}.get(event.event_type_value, event.event_type_value.lower())
+                console.print(f"  {when} {run.tags.get('landing/days', run.job_name)}: {what}", highlight=False)
+
+
+def _replay(fleet: _Fleet, settings: Settings, watcher: _Watcher) -> None:
+    """Land the days up to yesterday, then the running day hour by hour: first those that have passed, then as they pass."""
+    replayer = Replayer(fleet.whole, settings.landing_root)
+    progress = fleet.folder / "landed_until"
+    next_hour = (
+        dt.datetime.fromisoformat(progress.read_text())
+        if progress.exists()
+        else dt.datetime.combine(fleet.history_end, dt.time(), dt.UTC)
+    )
+    while True:
+        now = dt.datetime.now(dt.UTC)
+        whole_day = next_hour.hour == 0 and next_hour.date() < now.date()
+        step = dt.timedelta(days=1) if whole_day else dt.timedelta(hours=1)
+        if next_hour + step <= now:
+            if whole_day:
+                replayer.land_day(next_hour.date())
+            else:
+                replayer.land_hours(next_hour.date(), next_hour.hour, next_hour.hour)
+            console.print(f"landed {next_hour:%Y-%m-%d}{'' if whole_day else f' {next_hour:%H}:00'}", highlight=False)
+            next_hour += step
+            progress.write_text(next_hour.isoformat())
+        for _ in range(int(SECONDS_A_LANDING)):
+            watcher.report()
+            time.sleep(1)

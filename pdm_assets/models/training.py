@@ -1,0 +1,248 @@
+"""Train one model: from features and labels to a fitted pipeline, its card and what the plots need."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pdm_assets.models import metrics
+from pdm_assets.models.card import POOLED, ModelCard, WindowCounts
+from pdm_assets.models.pipeline import MODEL_TYPES, NULLABLE_FEATURES, Parameters, fit_pipeline, importances
+from pdm_assets.models.scoring import probability
+from pdm_assets.models.table import (
+    LABELS,
+    any_failure,
+    is_in,
+    label_of,
+    thin_out,
+    thinning,
+    training_table,
+    within,
+)
+from pdm_assets.models.windows import Window, WindowName, Windows, model_windows
+from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
+from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.settings import ModelType, Settings
+
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+
+
+class TrainingError(ValueError):
+    """The windows can't make a model; the text says which window lacks what."""
+
+
+class TooFewFailures(TrainingError):  # noqa: N818 - it says what is wrong
+    """No component fails in the training window."""
+
+
+class Outcomes(NamedTuple):
+    """What a model said of one component in a window and what came of it, one element per observation."""
+
+    probability: metrics.Floats
+    fails: metrics.Bools
+
+
+class TrainedModel(NamedTuple):
+    """A fitted pipeline, its card, and the outcomes by window (calibration, test) and component."""
+
+    pipeline: "PipelineModel"
+    card: ModelCard
+    outcomes: Mapping[WindowName, Mapping[str, Outcomes]]
+
+
+def train(
+    observations: DataFrame,
+    labels: DataFrame,
+    *,
+    cutoff: dt.date,
+    settings: Settings,
+    model_type: ModelType,
+    data_versions: Mapping[str, int],
+    code_version: str,
+    version: str,
+    parameters: Parameters | None = None,
+) -> TrainedModel:
+    """Train on what was known before cutoff 00:00 UTC: no row outside of the model's three windows is used.
+
+    Imbalance: healthy rows may be thinned out, with weights that keep the failure rate, so a probability can
+    be taken at its word; that failures are rare is met by the threshold, the best F1 of the calibration
+    window. A component that never fails in the training window is not learnt: all its probabilities are 1 /
+    (rows + 2), by the rule of succession, and it never alerts. The card says so.
+
+    The same rows, settings and seed give the same model. The frames are read more than once: pin their
+    versions.
+
+    Args:
+        observations: rows of features/observations.
+        labels: rows of labels/component_failures.
+        cutoff: the day before which everything must have been known.
+        settings: window lengths, horizon and seed.
+        model_type: classifier of each component.
+        data_versions: Delta version of each table read, for the card.
+        code_version: for the card.
+        version: name of the model.
+        parameters: parameters of the classifier that differ from its defaults.
+
+    Raises:
+        TooFewFailures: if no component fails in the training window.
+        TrainingError: if there is no observation with a known outcome in the training window.
+    """
+    windows = model_windows(cutoff, settings)
+    # Filtered before the join: Delta then skips the files of other days.
+    table = training_table(
+        within(observations, windows.named().values()),
+        within(labels, windows.named().values()),
+        settings.horizon_hours,
+    )
+    counts, failing = _count(table, windows)
+    _check(counts["train"], settings.horizon_hours)
+
+    one_healthy_in, one_failing_in = thinning(counts["train"].rows - failing, failing)
+    rows = (
+        thin_out(within(table, [windows.train]), one_healthy_in, one_failing_in, settings.seed)
+        .repartition(1)
+        .sortWithinPartitions(*OBSERVATION_KEY)
+        .localCheckpoint()
+    )
+    learnt, features, rows_fitted = _usable(rows)
+    chosen = {**MODEL_TYPES[model_type].parameters, **(parameters or {})}
+    pipeline = fit_pipeline(
+        rows,
+        components=learnt,
+        features=features,
+        model_type=model_type,
+        parameters=chosen,
+        seed=settings.seed,
+    )
+    constants = {c: 1 / (counts["train"].rows + 2) for c in COMPONENTS if c not in learnt}
+
+    outcomes = _outcomes(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
+    thresholds, notes = _thresholds(outcomes["calibration"], constants)
+    unknown = sorted(set((*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)) - set(features))
+    if unknown:
+        notes.append(f"not used, for no row of the training window has a value: {', '.join(unknown)}")
+    card = ModelCard(
+        version=version,
+        model_type=model_type,
+        horizon_hours=settings.horizon_hours,
+        cutoff=cutoff,
+        windows=counts,
+        rows_fitted=rows_fitted,
+        one_healthy_in=one_healthy_in,
+        one_failing_in=one_failing_in,
+        parameters=chosen,
+        seed=settings.seed,
+        features=features,
+        thresholds=thresholds,
+        constant_probabilities=constants,
+        metrics={name: _metrics(by_component, thresholds) for name, by_component in outcomes.items()},
+        importances=importances(pipeline, learnt, features),
+        data_versions=dict(data_versions),
+        code_version=code_version,
+        notes=tuple(notes),
+    )
+    return TrainedModel(pipeline, card, outcomes)
+
+
+def _count(table: DataFrame, windows: Windows) -> tuple[dict[WindowName, WindowCounts], int]:
+    """Rows and positives of each window, and the rows of the training window on which any component fails."""
+    found = {
+        row["window"]: row
+        for row in table.groupBy(_window_name(windows.named()).alias("window"))
+        .agg(
+            F.count("*").alias("rows"),
+            F.count_if(any_failure()).alias("failing"),
+            *(F.count_if(F.col(label) == 1.0).alias(label) for label in LABELS),
+        )
+        .collect()
+    }
+    counts = {}
+    for name, window in windows.named().items():
+        row = found[name].asDict() if name in found else dict.fromkeys(("rows", "failing", *LABELS), 0)
+        counts[name] = WindowCounts(window, row["rows"], {c: row[label_of(c)] for c in COMPONENTS})
+    return counts, found["train"]["failing"] if "train" in found else 0
+
+
+def _window_name(windows: Mapping[WindowName, Window]) -> F.Column:
+    return F.coalesce(*(F.when(is_in(window), name) for name, window in windows.items()))
+
+
+def _check(train_counts: WindowCounts, horizon_hours: int) -> None:
+    where = f"the training window [{train_counts.window.start}, {train_counts.window.end})"
+    if train_counts.rows == 0:
+        raise TrainingError(f"no observation in {where} has a known outcome {horizon_hours} h ahead")
+    if not any(train_counts.positives.values()):
+        raise TooFewFailures(
+            f"none of {', '.join(COMPONENTS)} fails within {horizon_hours} h of any of the "
+            f"{train_counts.rows} observations in {where}: there is nothing to learn"
+        )
+
+
+def _usable(rows: DataFrame) -> tuple[list[str], tuple[str, ...], int]:
+    """Components with a failure, features with a value, number of rows."""
+    facts = rows.agg(
+        F.count("*").alias("rows"),
+        *(F.sum(label).alias(label) for label in LABELS),
+        *(F.count(F.nanvl(name, F.lit(None))).alias(name) for name in NULLABLE_FEATURES),
+    ).first()
+    assert facts is not None  # an aggregate without groups always has one row
+    learnt = [component for component in COMPONENTS if facts[label_of(component)]]
+    features = (*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)
+    return learnt, tuple(f for f in features if f not in NULLABLE_FEATURES or facts[f]), facts["rows"]
+
+
+def _outcomes(
+    rows: DataFrame, pipeline: "PipelineModel", constants: Mapping[str, float], windows: Windows
+) -> dict[WindowName, dict[str, Outcomes]]:
+    named: dict[WindowName, Window] = {"calibration": windows.calibration, "test": windows.test}
+    found = (
+        pipeline.transform(rows)
+        .select(
+            *OBSERVATION_KEY,
+            _window_name(named).alias("window"),
+            *(probability(c, constants).alias(c) for c in COMPONENTS),
+            *LABELS,
+        )
+        .toArrow()
+        # sums of floats depend on their order, and Spark's is not the same twice
+        .sort_by([(name, "ascending") for name in OBSERVATION_KEY])
+    )
+    names = found["window"].to_numpy()
+    return {
+        name: {
+            c: Outcomes(found[c].to_numpy()[is_named], found[label_of(c)].to_numpy()[is_named] == 1.0)
+            for c in COMPONENTS
+        }
+        for name, is_named in ((name, names == name) for name in named)
+    }
+
+
+def _thresholds(
+    outcomes: Mapping[str, Outcomes], constants: Mapping[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    thresholds, notes = {}, []
+    for component, (probabilities, fails) in outcomes.items():
+        if component in constants:
+            notes.append(f"{component} never fails in the training window: it is not foretold")
+            thresholds[component] = metrics.DEFAULT_THRESHOLD
+            continue
+        best = metrics.best_f1_threshold(probabilities, fails)
+        if best is None:
+            best = metrics.DEFAULT_THRESHOLD
+            notes.append(f"{component} never fails in the calibration window: its threshold is just {best}")
+        thresholds[component] = best
+    return thresholds, notes
+
+
+def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -> dict[str, metrics.Metrics]:
+    alerts = {c: outcome.probability >= thresholds[c] for c, outcome in outcomes.items()}
+    pooled = metrics.evaluate(
+        np.concatenate([outcome.probability for outcome in outcomes.values()]),
+        np.concatenate([outcome.fails for outcome in outcomes.values()]),
+        np.concatenate(list(alerts.values())),
+    )
+    return {**{c: metrics.evaluate(*outcome, alerts[c]) for c, outcome in outcomes.items()}, POOLED: pooled}

@@ -1,0 +1,396 @@
+"""The warm local Spark engine: one Spark Connect server that all runs of a data root share.
+
+A supervisor process owns the server's JVM. Who uses the engine holds a shared lock on `lease.lock`, which the system releases
+when the process dies; when nobody has held it for the idle time, the supervisor stops the JVM and ends. The JVM inherits the
+supervisor's lock on `writer.lock`, so a second writer of the same lake is refused for as long as any JVM can still write,
+even after the supervisor was killed: Delta commits on a local file system are only safe inside one JVM (field notes 4.1).
+
+`python -m pdm_assets.resources.engine FOLDER` is the supervisor; nothing here imports Dagster.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import psutil
+
+from pdm_assets.settings import Settings
+
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+START_TIMEOUT_S = 180  # the first start downloads 87 MB of jars
+PING_TIMEOUT_S = 60  # an engine that doesn't say its version in this time is hung, not busy
+LOG_TAIL_LINES = 15
+
+
+class EngineError(RuntimeError):
+    """The engine can't be had; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """A running engine, as its supervisor wrote it down."""
+
+    port: int
+    token: str
+    supervisor_pid: int
+    jvm_pid: int
+    jvm_started: float
+    memory_mb: int
+    cores: int
+
+    @property
+    def address(self) -> str:
+        """Spark Connect address. The host must read `localhost`: for any other name the client demands TLS."""
+        return f"sc://localhost:{self.port}/;token={self.token}"
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large the engine is and how long it waits for work."""
+
+    cores: int
+    memory_mb: int
+    idle_minutes: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Sizing":
+        """The sizes in the settings, the machine's where they say 0."""
+        quarter = psutil.virtual_memory().total // 4 // 2**20
+        return cls(
+            cores=settings.spark_cores or os.cpu_count() or 1,
+            memory_mb=settings.spark_memory_mb or min(4096, max(1024, quarter)),
+            idle_minutes=settings.spark_idle_minutes,
+        )
+
+
+def delta_conf(cores: int, folder: Path) -> dict[str, str]:
+    """Spark settings of every local session, engine or classic."""
+    return {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(2 * cores),
+        # 50 by default, which costs 10 s a commit on two cores
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "WARN",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.local.dir": str(folder / "tmp"),
+        **_jars(),
+    }
+
+
+def _jar_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "pdm-assets" / DELTA_PACKAGE.rsplit(":", 1)[1]
+
+
+def _jars() -> dict[str, str]:
+    """Jars that were fetched once are named as files: no resolver, no network, two seconds less a start."""
+    if (_jar_cache() / "complete").exists():
+        # not extraClassPath: it comes before Spark's own jars, and Delta's older Jackson breaks Spark
+        return {"spark.jars": ",".join(sorted(map(str, (_jar_cache() / "jars").glob("*.jar"))))}
+    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivy": str(_jar_cache())}
+
+
+def jars_are_fetched() -> None:
+    """Remember that a session started with all the jars in the cache."""
+    if any((_jar_cache() / "jars").glob("io.delta_delta-spark*.jar")):
+        (_jar_cache() / "complete").touch()
+
+
+class Engine:
+    """The engine of one data root, seen from a process that wants to use it."""
+
+    def __init__(self, data: Path, sizing: Sizing) -> None:
+        """Nothing is started or created before `lease`."""
+        self.folder = data.absolute() / "engine"
+        self.sizing = sizing
+
+    @property
+    def log(self) -> Path:
+        """What the JVM printed."""
+        return self.folder / "engine.log"
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[EngineInfo]:
+        """A running engine that stays up while the context is open; started, or replaced if dead or hung, when needed.
+
+        Raises:
+            EngineError: if it can't be started, or another writer holds the lake.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(self.folder / "lease.lock", fcntl.LOCK_SH):
+            with _locked(self.folder / "start.lock", fcntl.LOCK_EX):
+                info = self.info()
+                if info is None or not _answers(info):
+                    self._clear(info)
+                    info = self._start()
+            yield info
+
+    def info(self) -> EngineInfo | None:
+        """The engine that is running, or None."""
+        try:
+            info = EngineInfo(**json.loads((self.folder / "engine.json").read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        alive = psutil.pid_exists(info.supervisor_pid) and _jvm(info) is not None
+        return info if alive else None
+
+    def stop(self) -> bool:
+        """Stop the engine, in use or not. False if none was running."""
+        info = self.info()
+        leftover = self._recorded()
+        self._clear(leftover)
+        return info is not None
+
+    def _recorded(self) -> EngineInfo | None:
+        try:
+            return EngineInfo(**json.loads((self.folder / "engine.json").read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _clear(self, info: EngineInfo | None) -> None:
+        """End what is left of an engine: a JVM whose supervisor was killed, or one that no longer answers."""
+        info = info or self._recorded()
+        if info is None:
+            return
+        jvm = _jvm(info)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(info.supervisor_pid)
+            if str(self.folder) in supervisor.cmdline():
+                supervisor.terminate()
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    supervisor.wait(15)
+        if jvm is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                jvm.kill()
+                jvm.wait(15)
+        (self.folder / "engine.json").unlink(missing_ok=True)
+
+    def _start(self) -> EngineInfo:
+        _java_is_there()
+        command = [sys.executable, "-m", "pdm_assets.resources.engine", str(self.folder), json.dumps(dataclasses.asdict(self.sizing))]
+        pid = int(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if (info := self.info()) is not None and info.supervisor_pid == pid:
+                return info
+            if not psutil.pid_exists(pid):
+                raise EngineError(f"the Spark engine did not start. {self._why()}")
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        raise EngineError(f"the Spark engine did not answer within {START_TIMEOUT_S} s. {self._why()}")
+
+    def _why(self) -> str:
+        said = (self.folder / "supervisor.log").read_text(errors="replace").strip()
+        if said:
+            return said.splitlines()[-1]
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join([f"Last lines of {self.log}:", *lines[-LOG_TAIL_LINES:]])
+
+
+@contextlib.contextmanager
+def the_only_writer(folder: Path, who: str) -> Iterator[IO[str]]:
+    """Hold the lake of a data root as its one writing JVM.
+
+    Raises:
+        EngineError: if another process holds it; the text says which.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "writer.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise EngineError(
+                f"the lake is being written by {holder}, and local Delta tables bear only one writing JVM. "
+                "Wait for it to end or stop it (pdm-assets engine stop)."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{who} (pid {os.getpid()})")
+        lock.flush()
+        yield lock
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    with path.open("a") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+def _jvm(info: EngineInfo) -> psutil.Process | None:
+    """The recorded JVM, unless the number meanwhile belongs to another process."""
+    try:
+        process = psutil.Process(info.jvm_pid)
+        same = abs(process.create_time() - info.jvm_started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
+
+
+def _answers(info: EngineInfo) -> bool:
+    """Ask the server for its version: a stopped or dead-locked JVM still accepts connections."""
+    import grpc
+    from pyspark.sql.connect.proto import AnalyzePlanRequest, SparkConnectServiceStub
+
+    request = AnalyzePlanRequest(session_id="00000000-0000-0000-0000-000000000000")
+    request.spark_version.SetInParent()
+    with grpc.insecure_channel(f"localhost:{info.port}") as channel:
+        try:
+            SparkConnectServiceStub(channel).AnalyzePlan(
+                request, timeout=PING_TIMEOUT_S, metadata=[("authorization", f"Bearer {info.token}")]
+            )
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def _java_is_there() -> None:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if java is None:
+        raise EngineError(
+            "no Java found. Spark needs a Java runtime, 17 or newer: `make setup` installs one where it may, "
+            "else install openjdk-17-jre-headless (Debian/Ubuntu) or openjdk@17 (Homebrew), or set JAVA_HOME."
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _supervise(folder: Path, sizing: Sizing) -> None:
+    """Start the JVM, write down how to reach it, stop it when nobody has used it for the idle time."""
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with the_only_writer(folder, "the Spark engine") as writer, (folder / "lease.lock").open("a") as lease:
+        port, token = _free_port(), secrets.token_urlsafe(24)
+        jvm = _launch(folder, sizing, port, token, writer.fileno())
+        started = psutil.Process(jvm.pid).create_time()
+        try:
+            while not stopping and jvm.poll() is None and not _accepts(port):
+                time.sleep(0.05)
+            if stopping or jvm.poll() is not None:
+                return
+            jars_are_fetched()
+            info = EngineInfo(port, token, os.getpid(), jvm.pid, started, sizing.memory_mb, sizing.cores)
+            _write_private(folder / "engine.json", json.dumps(dataclasses.asdict(info)))
+            last_used = time.monotonic()
+            while not stopping and jvm.poll() is None:
+                time.sleep(0.5)
+                # Waits for a client only once the idle time is over: then the lock keeps new ones out until the JVM is gone.
+                if _try_lock(lease):
+                    if time.monotonic() - last_used > sizing.idle_minutes * 60:
+                        return
+                    fcntl.flock(lease, fcntl.LOCK_UN)
+                else:
+                    last_used = time.monotonic()
+        finally:
+            (folder / "engine.json").unlink(missing_ok=True)
+            jvm.terminate()
+            try:
+                jvm.wait(10)
+            except subprocess.TimeoutExpired:
+                jvm.kill()
+                jvm.wait()
+
+
+def _try_lock(file: IO[Any]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: int) -> "subprocess.Popen[bytes]":
+    import importlib.util
+
+    spec = importlib.util.find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    home = Path(spec.origin).parent
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    conf = {
+        **delta_conf(sizing.cores, folder),
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+    }
+    command = [str(home / "bin" / "spark-submit"), "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command += ["--master", f"local[{sizing.cores}]", "--driver-memory", f"{sizing.memory_mb}m"]
+    command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
+    environ = {**os.environ, "SPARK_HOME": str(home), "SPARK_CONNECT_AUTHENTICATE_TOKEN": token}
+    log = folder / "engine.log"
+    if log.exists():
+        log.replace(folder / "engine.previous.log")
+    with open(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:  # noqa: PTH123 - os.open sets the mode at birth
+        return subprocess.Popen(
+            [*command, "spark-internal"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environ,
+            cwd=folder,
+            pass_fds=(writer_lock,),
+        )
+
+
+def _write_private(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as out:  # noqa: PTH123
+        out.write(text)
+    partial.replace(path)
+
+
+def _detach(log: Path) -> None:
+    """Go on as a process of its own, no child of the run that happened to come first, and tell that run the number."""
+    if (pid := os.fork()) > 0:
+        print(pid, flush=True)
+        os._exit(0)
+    os.setsid()
+    with log.open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+
+
+if __name__ == "__main__":
+    _folder = Path(sys.argv[1])
+    _detach(_folder / "supervisor.log")
+    try:
+        _supervise(_folder, Sizing(**json.loads(sys.argv[2])))
+    except EngineError as error:
+        sys.exit(str(error))

@@ -1,0 +1,239 @@
+"""The Delta tables of the platform: declared once, created with their constraints, written by day range in one commit.
+
+Only Spark writes. What needs no Spark (versions, rows per day, small previews) is read with `deltalake`, so that sensors,
+checks and the UI start no JVM.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.schemas.table import DATE, Table
+from pdm_assets.settings import Settings
+
+FILES_IN_FLIGHT = 64  # shuffle partitions of a range write: a day is one file, whatever their number
+
+
+class LakeError(RuntimeError):
+    """A table can't be read or written as asked; the text names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one write left behind: the table's version and the rows of each day of the range, empty days with 0."""
+
+    version: int
+    rows_by_day: Mapping[dt.date, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole range."""
+        return sum(self.rows_by_day.values())
+
+
+class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The tables below `root` (a path or an object-store URI), or `catalog.schema.group_name` where these are set."""
+
+    spark: dg.ResourceDependency[SparkEngine]
+    root: str
+    catalog: str | None = None
+    schema_name: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
+        """The lake that the settings describe."""
+        return cls(
+            spark=spark,
+            root=str(settings.lake_root.absolute()),
+            catalog=settings.catalog,
+            schema_name=settings.schema,
+        )
+
+    def location(self, table: Table) -> str:
+        """Folder or URI of a table, or its catalog name."""
+        if self.catalog:
+            return f"{self.catalog}.{self.schema_name}.{table.group}_{table.name}"
+        return f"{self.root}/{table.key}"
+
+    def _sql_name(self, table: Table) -> str:
+        location = self.location(table)
+        parts = location.split(".") if self.catalog else ["delta", location]
+        return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
+
+    def read(
+        self, table: Table, start: dt.date | None = None, end: dt.date | None = None, version: int | None = None
+    ) -> DataFrame:
+        """Rows of the days [start, end), or of all days before `end`, or of all; of an earlier version where one is named.
+
+        Raises:
+            LakeError: if the table was never written.
+        """
+        if not self.exists(table):
+            raise LakeError(f"{table.key} has never been written: materialize it first")
+        reader = self.spark.spark_session.read
+        frame = (reader if version is None else reader.option("versionAsOf", version)).table(self._sql_name(table))
+        if start is not None:
+            frame = frame.where(F.col(DATE) >= F.lit(start))
+        if end is not None:
+            frame = frame.where(F.col(DATE) < F.lit(end))
+        return frame
+
+    def empty(self, table: Table) -> DataFrame:
+        """No rows, with the table's columns."""
+        return self.spark.spark_session.createDataFrame([], table.struct)
+
+    def replace_days(
+        self, table: Table, rows: DataFrame | None, start: dt.date, end: dt.date, note: Mapping[str, Any]
+    ) -> Commit:
+        """Make `rows` the whole content of the days [start, end), in one atomic commit; None empties them.
+
+        A row of another day is refused by Delta. Nothing is committed where nothing was and nothing comes.
+        """
+        self.ensure(table)
+        if rows is None:
+            if not any(self.rows_by_day(table, start, end).values()):
+                return Commit(self.version(table), dict.fromkeys(_days(start, end), 0))
+            rows = self.empty(table)
+        days = (end - start).days
+        rows = rows.select(*table.column_names)
+        # Clustered by day before the write, each day is one file; unclustered, every task would write every day.
+        rows = rows.coalesce(1) if days == 1 else rows.repartition(min(days, FILES_IN_FLIGHT), DATE)
+        writer = (
+            rows.write.format("delta")
+            .mode("overwrite")
+            .option("replaceWhere", f"{DATE} >= '{start.isoformat()}' AND {DATE} < '{end.isoformat()}'")
+            .option("userMetadata", json.dumps(note))
+        )
+        self._save(table, writer)
+        return Commit(self.version(table), self.rows_by_day(table, start, end))
+
+    def append(self, table: Table, rows: DataFrame, note: Mapping[str, Any]) -> int:
+        """Add rows to a table that has no days; the version that holds them."""
+        self.ensure(table)
+        self._save(
+            table,
+            rows.select(*table.column_names).write.format("delta").mode("append").option("userMetadata", json.dumps(note)),
+        )
+        return self.version(table)
+
+    def _save(self, table: Table, writer: Any) -> None:
+        if self.catalog:
+            writer.saveAsTable(self._sql_name(table))
+        else:
+            writer.save(self.location(table))
+
+    def ensure(self, table: Table) -> None:
+        """Create the table with its final columns and constraints, once: later changes would break concurrent writers."""
+        if self.exists(table):
+            return
+        columns = ", ".join(
+            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {_quoted(f.metadata['comment'])}"
+            for f in table.struct.fields
+        )
+        by_day = f" PARTITIONED BY ({DATE})" if table.daily else ""
+        properties = ", ".join(
+            f"{_quoted(f'delta.constraints.{name}')}={_quoted(rule)}" for name, rule in table.constraints.items()
+        )
+        self.spark.spark_session.sql(
+            f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}"
+            + (f" TBLPROPERTIES ({properties})" if properties else "")
+        )
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table was created."""
+        if self.catalog:
+            return self.spark.spark_session.catalog.tableExists(self._sql_name(table))
+        return DeltaTable.is_deltatable(self.location(table), self._storage_options())
+
+    def delta(self, table: Table) -> DeltaTable:
+        """The table for reading without Spark.
+
+        Raises:
+            LakeError: if it was never written.
+        """
+        try:
+            return DeltaTable(self.location(table), storage_options=self._storage_options())
+        except TableNotFoundError as error:
+            raise LakeError(f"{table.key} has never been written: materialize it first") from error
+
+    def _storage_options(self) -> dict[str, str] | None:
+        return None
+
+    def version(self, table: Table) -> int:
+        """Newest Delta version of the table."""
+        if self.catalog:
+            history = self.spark.spark_session.sql(f"DESCRIBE HISTORY {self._sql_name(table)} LIMIT 1")
+            return int(history.collect()[0]["version"])
+        return self.delta(table).version()
+
+    def rows_by_day(self, table: Table, start: dt.date, end: dt.date) -> dict[dt.date, int]:
+        """Rows of each day of [start, end), counted from the log's file statistics: no data is read."""
+        counts = dict.fromkeys(_days(start, end), 0)
+        if self.catalog:
+            for day, rows in self.read(table, start, end).groupBy(DATE).count().collect():
+                counts[day] = rows
+            return counts
+        if not self.exists(table):
+            return counts
+        files = self.delta(table).get_add_actions(flatten=True)
+        days, rows = files.column("partition.date").to_pylist(), files.column("num_records").to_pylist()
+        for day, count in zip(days, rows, strict=True):
+            if day in counts:
+                counts[day] += count
+        return counts
+
+    def first_day(self, table: Table) -> dt.date | None:
+        """Earliest day that has rows, or None."""
+        if not self.exists(table):
+            return None
+        if self.catalog:
+            return self.read(table).agg(F.min(DATE)).collect()[0][0]  # type: ignore[no-any-return]
+        files = self.delta(table).get_add_actions(flatten=True)
+        days = files.column("partition.date").to_pylist()
+        return min(days) if days else None
+
+    def rows(
+        self, table: Table, start: dt.date | None = None, end: dt.date | None = None, columns: list[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a small table, or of few days, without Spark."""
+        return self.arrow(table, start, end).to_table(columns=columns).to_pylist()  # type: ignore[no-any-return]
+
+    def preview(self, table: Table, day: dt.date, limit: int = 5) -> list[dict[str, Any]]:
+        """The first rows of a day, for the UI."""
+        return self.arrow(table, day, day + dt.timedelta(days=1)).head(limit).to_pylist()  # type: ignore[no-any-return]
+
+    def count_true(self, table: Table, start: dt.date, end: dt.date) -> dict[dt.date, dict[str, int]]:
+        """Of each day, how often each of the table's `counted` columns is true."""
+        days = self.arrow(table, start, end).to_table(columns=[DATE, *table.counted]).group_by(DATE)
+        sums = days.aggregate([(name, "sum") for name in table.counted]).to_pylist()
+        return {row[DATE]: {name: row[f"{name}_sum"] for name in table.counted} for row in sums}
+
+    def arrow(self, table: Table, start: dt.date | None, end: dt.date | None) -> Any:
+        """The days [start, end) as a PyArrow data set, without Spark."""
+        if self.catalog:
+            import pyarrow.dataset
+
+            return pyarrow.dataset.dataset(self.read(table, start, end).toArrow())
+        partitions = [(DATE, ">=", start.isoformat())] if start else []
+        partitions += [(DATE, "<", end.isoformat())] if end else []
+        return self.delta(table).to_pyarrow_dataset(partitions=partitions or None)
+
+
+def _days(start: dt.date, end: dt.date) -> list[dt.date]:
+    return [start + dt.timedelta(days=n) for n in range((end - start).days)]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+

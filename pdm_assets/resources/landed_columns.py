@@ -1,0 +1,94 @@
+"""Which table a landed file belongs to, and whether its columns are that table's."""
+
+import csv
+import datetime as dt
+import gzip
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from pdm_assets.schemas.raw import FILE_COLUMNS, FILE_STEMS, RAW_TABLES
+from pdm_assets.schemas.table import Table
+
+FORMATS = (".csv", ".csv.gz", ".parquet")
+HEADER_BYTES = 64 * 1024
+DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
+
+
+class LandingError(ValueError):
+    """A file or folder that can't be taken; the text names it, says why and what to do."""
+
+
+def format_of(name: str) -> str | None:
+    """The format that a file name ends in, or None."""
+    return next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), None)
+
+
+def table_of(name: str) -> Table | None:
+    """The table of a file with a usual name (`telemetry.csv`, `PdM_maint.csv.gz`, `machines-2015-06-01.csv`), or None."""
+    suffix = format_of(name)
+    if suffix is None:
+        return None
+    stem = re.sub(r"^pdm[_-]", "", name.lower()[: -len(suffix)])
+    stem = re.sub(r"[._-]?\d{4}-\d{2}-\d{2}.*$", "", stem)
+    return next((table for table in RAW_TABLES if stem in FILE_STEMS[table.key]), None)
+
+
+def date_in_name(name: str) -> dt.date | None:
+    """The date YYYY-MM-DD in a file name, or None."""
+    for text in DATE_IN_NAME.findall(name):
+        try:
+            return dt.date.fromisoformat(text)
+        except ValueError:
+            continue
+    return None
+
+
+def open_csv(path: Path) -> BinaryIO:
+    """A CSV or CSV.gz file as plain bytes."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def read_header(stream: BinaryIO) -> list[str]:
+    """The names in the first line of a CSV stream, which is left at the second line."""
+    line = stream.readline(HEADER_BYTES).decode("utf-8-sig", errors="replace")
+    return next(csv.reader([line.rstrip("\r\n")]), [])
+
+
+def match_columns(path: Path, found: Sequence[str], table: Table) -> tuple[str, ...]:
+    """The table's columns in the order of the file.
+
+    A name may be the reference's or ours, in any case, with blanks around.
+
+    Raises:
+        LandingError: if a column is missing, unknown or there twice.
+    """
+    expected = FILE_COLUMNS[table.key]
+    known = {name.lower(): ours for landed, ours in expected.items() for name in (landed, ours)}
+    ours = [known.get(name.strip().lower()) for name in found]
+    if sorted(ours, key=str) != sorted(expected.values()):
+        raise LandingError(
+            f"{path.name}: its columns are not those of {table.key}. Found: {', '.join(found) or 'none'}. "
+            f"Expected, in any order: {', '.join(expected)}. Nothing of the file was taken; correct it and land it again"
+        )
+    return tuple(name for name in ours if name is not None)
+
+
+def columns_of(path: Path, table: Table) -> tuple[str, ...]:
+    """The table's columns in the order of the file, for a file of any of the formats.
+
+    Raises:
+        LandingError: if its columns are not the table's, or its beginning can't be read.
+    """
+    try:
+        if format_of(path.name) == ".parquet":
+            import pyarrow.parquet as pq
+
+            return match_columns(path, pq.read_schema(path).names, table)
+        with open_csv(path) as stream:
+            return match_columns(path, read_header(stream), table)
+    except LandingError:
+        raise
+    except (OSError, EOFError, ValueError) as error:
+        raise LandingError(f"{path.name}: can't be read: {error}. Land a whole file in its place") from error

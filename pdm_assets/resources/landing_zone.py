@@ -1,0 +1,77 @@
+"""The landing zone as a Dagster resource, with what the sensor needs: a look that never takes long."""
+
+import datetime as dt
+import functools
+import os
+import threading
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from pdm_assets.resources.landing import LandingZone
+from pdm_assets.schemas.raw import RAW_TABLES
+from pdm_assets.settings import Settings
+
+PATIENCE_S = 20.0  # of a sensor's tick, which is ended after 60 s
+
+
+class Landing(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The files below landing/ and their rows by day."""
+
+    root: str
+    staging: str
+    first_day: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Landing":
+        """The landing zone that the settings describe."""
+        return cls(
+            root=str(settings.landing_root.absolute()),
+            staging=str((settings.data / "staging").absolute()),
+            first_day=settings.first_day.isoformat(),
+        )
+
+    @property
+    def zone(self) -> LandingZone:
+        """The zone; one a process, for it remembers what it has read."""
+        return _zone(self.root, self.staging, self.first_day)
+
+    def stage_in_background(self) -> str | None:
+        """Stage what is new, for at most 20 s; what it is busy with if that takes longer, to be asked again."""
+        worker = _stager(self.zone)
+        worker.join(PATIENCE_S)
+        if worker.is_alive():
+            return "large files that have landed (once; their rows are then known by day)"
+        return None
+
+    def seconds_since_last_change(self) -> float:
+        """Age of the newest file or folder change below landing/, unfinished files included."""
+        newest = 0.0
+        for table in RAW_TABLES:
+            folder = Path(self.root) / table.name
+            if folder.is_dir():
+                newest = max(newest, folder.stat().st_mtime)
+                with os.scandir(folder) as entries:
+                    newest = max([newest, *(entry.stat(follow_symlinks=False).st_mtime for entry in entries)])
+        return abs(time.time() - newest)
+
+
+@functools.lru_cache(maxsize=4)
+def _zone(root: str, staging: str, first_day: str) -> LandingZone:
+    return LandingZone(Path(root), Path(staging), dt.date.fromisoformat(first_day))
+
+
+_workers: dict[LandingZone, threading.Thread] = {}
+_workers_lock = threading.Lock()
+
+
+def _stager(zone: LandingZone) -> threading.Thread:
+    """The thread that stages, one at a time: a tick that comes while it runs waits for the same one."""
+    with _workers_lock:
+        worker = _workers.get(zone)
+        if worker is None or not worker.is_alive():
+            worker = threading.Thread(target=lambda: [zone.staged(table.key) for table in RAW_TABLES], daemon=True)
+            _workers[zone] = worker
+            worker.start()
+        return worker

@@ -1,0 +1,121 @@
+"""The Spark session that assets use: the warm local engine, a session inside the run, or a cluster's address."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dagster as dg
+from dagster_pyspark import PySparkResource
+from pydantic import PrivateAttr
+from pyspark.sql import SparkSession
+
+from pdm_assets.resources.engine import Engine, Sizing, delta_conf, jars_are_fetched, the_only_writer
+from pdm_assets.settings import Settings
+
+
+class SparkEngine(PySparkResource):
+    """A Spark session on first use, released when the run ends.
+
+    Modes: `engine` attaches to the warm local Spark Connect engine of the data root (starting it if need be), `classic` makes
+    a session in this process and holds the lake while it lives, `remote` connects to `remote` (a Spark cluster, Databricks).
+    """
+
+    spark_config: dict[str, Any] = {}  # noqa: RUF012 - a pydantic default is copied
+    mode: str = "engine"
+    data: str = "data"
+    remote: str | None = None
+    cores: int = 1
+    memory_mb: int = 1024
+    idle_minutes: float = 20
+
+    _shared: "_Shared | None" = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "SparkEngine":
+        """The resource that the settings describe."""
+        sizing = Sizing.of(settings)
+        return cls(
+            mode=settings.spark_mode,
+            data=str(settings.data.absolute()),
+            remote=settings.spark_remote,
+            cores=sizing.cores,
+            memory_mb=sizing.memory_mb,
+            idle_minutes=settings.spark_idle_minutes,
+        )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Start nothing yet: a run that needs no Spark pays for none."""
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Release the session, with its caches and models on the server, and the engine's lease."""
+        self.close()
+
+    @property
+    def engine(self) -> Engine:
+        """The local engine of this data root, running or not."""
+        return Engine(Path(self.data), Sizing(self.cores, self.memory_mb, self.idle_minutes))
+
+    @property
+    def spark_session(self) -> SparkSession:
+        """The session of this run.
+
+        Raises:
+            EngineError: if the engine can't be started or another writer holds the lake.
+        """
+        if self._shared is None:
+            self._shared = _Shared.join(self.model_dump_json(), self._open)
+        return self._shared.session
+
+    def close(self) -> None:
+        """Let go of the session; the last one who does ends it."""
+        if self._shared is not None:
+            self._shared.leave()
+            self._shared = None
+
+    def _open(self, held: contextlib.ExitStack) -> SparkSession:
+        builder = SparkSession.builder
+        if self.mode == "classic":
+            folder = Path(self.data).absolute() / "engine"
+            held.enter_context(the_only_writer(folder, "a classic Spark session"))
+            for name, value in {**delta_conf(self.cores, folder), **self.spark_config}.items():
+                builder = builder.config(name, value)
+            builder = builder.config("spark.driver.memory", f"{self.memory_mb}m")
+            if "spark.master" not in self.spark_config:
+                builder = builder.master(f"local[{self.cores}]")
+            session = builder.getOrCreate()
+            jars_are_fetched()
+            return session
+        address = self.remote if self.mode == "remote" else held.enter_context(self.engine.lease()).address
+        builder = builder.remote(address)
+        for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
+            builder = builder.config(name, value)
+        # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server
+        return builder.create()
+
+
+class _Shared:
+    """The session of a process: Dagster copies a resource for each resource that needs it, and frames of two don't mix."""
+
+    _all: ClassVar[dict[str, "_Shared"]] = {}
+
+    def __init__(self, key: str, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> None:
+        self.key, self.holders = key, 0
+        with contextlib.ExitStack() as held:
+            self.session = open_session(held)
+            self.held = held.pop_all()
+
+    @classmethod
+    def join(cls, key: str, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> "_Shared":
+        if key not in cls._all:
+            cls._all[key] = cls(key, open_session)
+        shared = cls._all[key]
+        shared.holders += 1
+        return shared
+
+    def leave(self) -> None:
+        self.holders -= 1
+        if self.holders == 0:
+            del self._all[self.key]
+            self.session.stop()
+            self.held.close()

@@ -1,0 +1,217 @@
+"""Landed files turned into Parquet, each once: a folder a file, whose manifest says what is in it.
+
+A folder appears by one rename with its manifest inside, so it is whole or not there. A lock for each table keeps two processes
+from doing the same work; without it they would still not harm each other.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdm_assets.resources.landed_columns import LandingError, columns_of, date_in_name
+from pdm_assets.schemas.table import Table
+
+STAGING_VERSION = 1  # a change of what is staged, or how, stages every file again
+WITHDRAWN_KEPT_SECONDS = 3600  # a run may still be reading the rows of a file that was just replaced
+MANIFEST = "manifest.json"
+WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A file as it lies in the landing folder of its table."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def at(cls, path: Path) -> "LandedFile":
+        """The file with its present size and time.
+
+        Raises:
+            FileNotFoundError: if it is gone.
+        """
+        stat = path.stat()
+        return cls(path, stat.st_size, stat.st_mtime_ns)
+
+    def fingerprint(self, table: Table) -> str:
+        """Changes with the file, with the table's columns and with STAGING_VERSION."""
+        columns = [(field.name, field.dataType.simpleString()) for field in table.columns]
+        text = json.dumps([STAGING_VERSION, self.path.name, self.size, self.mtime_ns, columns])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class StagedPart:
+    """One Parquet file of a staged file, with the first and last day of its rows."""
+
+    path: Path
+    first_day: dt.date
+    last_day: dt.date
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """What is in a landed file, or why it was refused whole.
+
+    A row counts on the UTC day of its time; rows without a readable time on the home day: the earliest day of the file's
+    other rows, else the date in its name, else the UTC day it was last changed.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    fingerprint: str
+    home_day: dt.date
+    columns: tuple[str, ...] = ()
+    rows_by_day: Mapping[dt.date, int] | None = None
+    parts: tuple[StagedPart, ...] = ()
+    refusal: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file, those with a problem among them."""
+        return sum((self.rows_by_day or {}).values())
+
+    def write(self, folder: Path) -> None:
+        """Keep it as the manifest of a staging folder."""
+        manifest = {
+            "name": self.name,
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "fingerprint": self.fingerprint,
+            "home_day": self.home_day.isoformat(),
+            "columns": self.columns,
+            "rows_by_day": {day.isoformat(): rows for day, rows in sorted((self.rows_by_day or {}).items())},
+            "parts": [(part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts],
+            "refusal": self.refusal,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> "StagedFile | None":
+        """The manifest of a staging folder; None if there is none."""
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        day = dt.date.fromisoformat
+        return cls(
+            name=manifest["name"],
+            size=manifest["size"],
+            mtime_ns=manifest["mtime_ns"],
+            fingerprint=manifest["fingerprint"],
+            home_day=day(manifest["home_day"]),
+            columns=tuple(manifest["columns"]),
+            rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
+            parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
+            refusal=manifest["refusal"],
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes and threads; a process that dies lets go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+class Staging:
+    """The staged files of one table, below `root`."""
+
+    def __init__(self, root: Path, table: Table) -> None:
+        self.root = root
+        self.table = table
+        self._manifests: dict[str, StagedFile] = {}
+
+    def of(self, landed: list[LandedFile]) -> list[StagedFile]:
+        """What is in the files, staging those that are new; the staging of files that are gone is withdrawn.
+
+        A file that vanishes or changes meanwhile is left out: it is looked at again next time.
+        """
+        prints = [file.fingerprint(self.table) for file in landed]
+        if any(self._known(each) is None for each in prints) or self._unwanted(prints):
+            with locked(self.root):
+                staged = [self._known(each) or self._stage(file) for each, file in zip(prints, landed, strict=True)]
+                self._withdraw(prints)
+        else:
+            staged = [self._known(each) for each in prints]
+        return [file for file in staged if file is not None]
+
+    def _known(self, fingerprint: str) -> StagedFile | None:
+        folder = self.root / fingerprint
+        if fingerprint not in self._manifests or not folder.exists():
+            self._manifests.pop(fingerprint, None)
+            if manifest := StagedFile.read(folder):
+                self._manifests[fingerprint] = manifest
+        return self._manifests.get(fingerprint)
+
+    def _stage(self, landed: LandedFile) -> StagedFile | None:
+        from pdm_assets.resources.landed_rows import read_landed
+        from pdm_assets.resources.staged_buckets import write_rows
+
+        name, fingerprint = landed.path.name, landed.fingerprint(self.table)
+        final = self.root / fingerprint
+        changed_on = dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
+        fallback_day = date_in_name(name) or changed_on
+        time_column = next((f.name for f in self.table.columns if f.dataType.typeName() == "timestamp"), None)
+        folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
+        try:
+            try:
+                columns = columns_of(landed.path, self.table)
+                rows = write_rows(read_landed(landed.path, self.table), folder, name, time_column, fallback_day)
+                staged = StagedFile(
+                    name,
+                    landed.size,
+                    landed.mtime_ns,
+                    fingerprint,
+                    rows.home_day,
+                    columns,
+                    rows.rows_by_day,
+                    tuple(StagedPart(final / part, first, last) for part, first, last in rows.parts),
+                )
+            except LandingError as refusal:
+                for part in folder.iterdir():
+                    part.unlink()
+                staged = StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal))
+            if LandedFile.at(landed.path) != landed:
+                return None
+            staged.write(folder)
+            os.rename(folder, final)
+            return staged
+        except FileNotFoundError:
+            if landed.path.exists():
+                raise
+            return None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _unwanted(self, wanted: list[str]) -> list[Path]:
+        if not self.root.exists():
+            return []
+        return [path for path in self.root.iterdir() if path.is_dir() and path.name not in set(wanted)]
+
+    def _withdraw(self, wanted: list[str]) -> None:
+        """Mark folders whose file is gone, and remove those marked for long; nobody stages while we hold the lock."""
+        for folder in self._unwanted(wanted):
+            mark = folder / WITHDRAWN
+            if folder.name.startswith(".staging-"):  # left by a process that died
+                shutil.rmtree(folder)
+            elif not mark.exists():
+                mark.touch()
+            elif time.time() - mark.stat().st_mtime > WITHDRAWN_KEPT_SECONDS:
+                shutil.rmtree(folder)
+        for fingerprint in wanted:
+            (self.root / fingerprint / WITHDRAWN).unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""Features, labels, models and scores: columns and names."""
+
+from pyspark.sql import types as T
+
+from pdm_assets.schemas.raw import CHANNELS, COMPONENTS, ERROR_CODES, MACHINE_ID, one_of
+from pdm_assets.schemas.table import Table, column
+from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
+
+OBSERVATION_KEY = ("machine_id", "observed_at")
+OBSERVED_AT = column("observed_at", T.TimestampType(), "time of the observation, UTC: nothing later is seen")
+
+CHANNEL_FEATURES = tuple(
+    column(
+        f"{channel.name}_{statistic}_{hours}h",
+        T.DoubleType(),
+        f"{word} of {channel.name} over the last {hours} h, {channel.unit}; null with fewer than {least} readings",
+        nullable=True,
+    )
+    for channel in CHANNELS
+    for statistic, word, least in (("mean", "mean", 1), ("std", "sample standard deviation", 2))
+    for hours in LOOKBACK_HOURS
+)
+ERROR_FEATURES = tuple(
+    column(f"{code}_count_{ERROR_LOOKBACK_HOURS}h", T.IntegerType(), f"{code} in the last {ERROR_LOOKBACK_HOURS} h")
+    for code in ERROR_CODES
+)
+REPLACEMENT_FEATURES = tuple(
+    field
+    for component in COMPONENTS
+    for field in (
+        column(
+            f"{component}_days_since_replacement",
+            T.DoubleType(),
+            f"days since the latest replacement of {component} at or before the observation; null if there was none",
+            nullable=True,
+        ),
+        column(f"{component}_never_replaced", T.BooleanType(), f"no replacement of {component} is on record"),
+    )
+)
+MACHINE_FEATURES = (
+    column("age_years", T.IntegerType(), "years in service of the machine"),
+    column("machine_model", T.StringType(), "type of the machine"),
+)
+READINGS_COUNT = f"readings_{max(LOOKBACK_HOURS)}h"
+OBSERVATIONS = Table(
+    key="features/observations",
+    columns=(
+        MACHINE_ID,
+        OBSERVED_AT,
+        *CHANNEL_FEATURES,
+        *ERROR_FEATURES,
+        *REPLACEMENT_FEATURES,
+        *MACHINE_FEATURES,
+        column(READINGS_COUNT, T.IntegerType(), f"readings in the last {max(LOOKBACK_HOURS)} h: how complete the look-back is"),
+    ),
+    unique=OBSERVATION_KEY,
+)
+# What a model may see: READINGS_COUNT only decides whether an observation is scored.
+NUMERIC_FEATURES = tuple(
+    f.name for f in (*CHANNEL_FEATURES, *ERROR_FEATURES, *REPLACEMENT_FEATURES) + MACHINE_FEATURES[:1]
+)
+CATEGORICAL_FEATURES = ("machine_model",)
+
+COMPONENT = column("component", T.StringType(), "component of the machine")
+COMPONENT_FAILURES = Table(
+    key="labels/component_failures",
+    columns=(
+        MACHINE_ID,
+        OBSERVED_AT,
+        COMPONENT,
+        column("fails_within_horizon", T.BooleanType(), "the component fails in (observed_at, observed_at + horizon]"),
+        column("horizon_hours", T.IntegerType(), "length of the horizon"),
+    ),
+    unique=(*OBSERVATION_KEY, "component"),
+    constraints={"component_is_known": one_of("component", COMPONENTS)},
+    counted=("fails_within_horizon",),
+)
+FAILURE_MODEL = Table(
+    key="models/failure_model",
+    columns=(
+        column("model_version", T.StringType(), "version in force for the day; null if there is none", nullable=True),
+        column("cutoff_at", T.TimestampType(), "nothing after it was known to the model", nullable=True),
+        column("status", T.StringType(), "trained, carried forward or too little history"),
+        column("detail", T.StringType(), "why, in words"),
+    ),
+    unique=(),
+    constraints={"status_is_known": one_of("status", ("trained", "carried forward", "too little history"))},
+)
+REGISTRY = Table(
+    key="models/registry",
+    columns=(
+        column("model_version", T.StringType(), "name of the version"),
+        column("model_type", T.StringType(), "classifier"),
+        column("horizon_hours", T.IntegerType(), "horizon that it foretells"),
+        column("cutoff_at", T.TimestampType(), "nothing after it was known to the model"),
+        column("trained_at", T.TimestampType(), "when training ended"),
+        column("path", T.StringType(), "folder of the saved pipeline and its card, below the data root"),
+        column("card", T.StringType(), "model card, JSON"),
+    ),
+    unique=("model_version",),
+    daily=False,
+)
+COMPONENT_RISK = Table(
+    key="scores/component_risk",
+    columns=(
+        MACHINE_ID,
+        OBSERVED_AT,
+        COMPONENT,
+        column("probability", T.DoubleType(), "probability that the component fails within the horizon"),
+        column("threshold", T.DoubleType(), "probability from which on it is an alert"),
+        column("is_alert", T.BooleanType(), "probability >= threshold"),
+        column("model_version", T.StringType(), "version that scored"),
+        column("scored_at", T.TimestampType(), "when it was scored, UTC"),
+        column("features_version", T.LongType(), "Delta version of features/observations that was read"),
+    ),
+    unique=(*OBSERVATION_KEY, "component"),
+    counted=("is_alert",),
+    constraints={"probability_is_one": "probability BETWEEN 0 AND 1", "component_is_known": one_of("component", COMPONENTS)},
+)

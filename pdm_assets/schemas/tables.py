@@ -1,0 +1,18 @@
+"""Every Delta table of the platform by its key."""
+
+from pdm_assets.schemas.features import COMPONENT_FAILURES, COMPONENT_RISK, FAILURE_MODEL, OBSERVATIONS, REGISTRY
+from pdm_assets.schemas.raw import QUARANTINE_TABLES, RAW_TABLES
+from pdm_assets.schemas.table import Table
+
+TABLES: dict[str, Table] = {
+    table.key: table
+    for table in (
+        *RAW_TABLES,
+        *QUARANTINE_TABLES,
+        OBSERVATIONS,
+        COMPONENT_FAILURES,
+        FAILURE_MODEL,
+        REGISTRY,
+        COMPONENT_RISK,
+    )
+}

@@ -1,0 +1,132 @@
+"""Every setting of the platform, with its meaning, default and environment variable.
+
+`python -m pdm_assets.settings` prints the table that docs/settings.md shows. Nothing here reads the environment by itself:
+`partitions.py`, the command line and the tests call `Settings.from_environ` with a mapping.
+"""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+ModelType = Literal["random_forest", "decision_tree", "gradient_boosted_trees", "logistic_regression"]
+SparkMode = Literal["engine", "classic", "remote"]
+
+LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each channel
+ERROR_LOOKBACK_HOURS = 24  # the tell-tale error fires 24 h before a failure (field notes 2.3)
+FIRST_OBSERVATION_HOUR = 6  # observations stand at 06:00 and then every cadence_hours
+
+
+class SettingError(ValueError):
+    """A PDM_ variable that can't be used; the text names it, its value and what would be right."""
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process. A field `x_y` is the environment variable `PDM_X_Y`."""
+
+    data: Path = _setting(Path("data"), "data root: landing/, lake/, models/ and the engine's state live in it")
+    first_day: dt.date = _setting(dt.date(2014, 1, 1), "first day partition (UTC)")
+    last_day: dt.date | None = _setting(None, "last day partition; without it the partitions follow the clock")
+    cadence_hours: int = _setting(12, "hours between two observations of a machine: 1, 3, 6, 12 or 24, from 06:00 on")
+    horizon_hours: int = _setting(48, "how far ahead a failure is foretold: (observed_at, observed_at + horizon]")
+    model_type: ModelType = _setting("random_forest", "classifier of each component")
+    retrain_every_days: int = _setting(28, "a model older than this is replaced on the next day that is materialized")
+    train_days: int = _setting(270, "length of the training window")
+    calibration_days: int = _setting(30, "length of the window on which thresholds are chosen")
+    test_days: int = _setting(30, "length of the window whose metrics are reported")
+    seed: int = _setting(20150101, "seed of training")
+    spark_mode: SparkMode = _setting(
+        "engine",
+        "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: PDM_SPARK_REMOTE",
+    )
+    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...")
+    spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
+    spark_memory_mb: int = _setting(0, "heap of the local engine in MiB; 0 takes a quarter of the machine, 1 to 4 GiB")
+    spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
+    catalog: str | None = _setting(None, "with schema: write named tables catalog.schema.group_name, not paths under lake/")
+    schema: str | None = _setting(None, "see catalog")
+
+    def __post_init__(self) -> None:
+        """Refuse values no part of the platform could work with."""
+        if self.cadence_hours not in (1, 3, 6, 12, 24):
+            raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
+        for name in ("horizon_hours", "retrain_every_days", "train_days", "calibration_days", "test_days"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        if self.last_day is not None and self.last_day < self.first_day:
+            raise SettingError(f"PDM_LAST_DAY={self.last_day} is before PDM_FIRST_DAY={self.first_day}")
+        if self.spark_mode == "remote" and not self.spark_remote:
+            raise SettingError("PDM_SPARK_MODE=remote needs PDM_SPARK_REMOTE, such as sc://host:15002/;token=...")
+        if (self.catalog is None) != (self.schema is None):
+            raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
+
+    @property
+    def horizon(self) -> dt.timedelta:
+        """The horizon as a length of time."""
+        return dt.timedelta(hours=self.horizon_hours)
+
+    @property
+    def horizon_days(self) -> int:
+        """Whole days after which an observation's outcome is surely known: ceil(horizon)."""
+        return -(-self.horizon_hours // 24)
+
+    @property
+    def landing_root(self) -> Path:
+        """Where files land: one folder a raw table."""
+        return self.data / "landing"
+
+    @property
+    def lake_root(self) -> Path:
+        """The Delta tables: lake/<group>/<name>."""
+        return self.data / "lake"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read PDM_ variables. An unknown one is an error, for a misspelt setting is a silent default."""
+        fields = {f"PDM_{field.name.upper()}": field for field in dataclasses.fields(cls)}
+        given = {name: text for name, text in environ.items() if name.startswith("PDM_") and text != ""}
+        unknown = sorted(set(given) - set(fields))
+        if unknown:
+            raise SettingError(f"no such setting: {', '.join(unknown)}. Settings: {', '.join(fields)}")
+        return cls(**{fields[name].name: _parse(name, text, fields[name].type) for name, text in given.items()})
+
+    def to_environ(self) -> dict[str, str]:
+        """The variables that give these settings back, for a child process."""
+        values = {f"PDM_{field.name.upper()}": getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    choices = get_args(kind)
+    try:
+        if choices and all(isinstance(choice, str) for choice in choices):
+            if text not in choices:
+                raise ValueError(f"take one of {', '.join(choices)}")
+            return text
+        if kind in (dt.date, dt.date | None):
+            return dt.date.fromisoformat(text)
+        if kind is Path:
+            return Path(text).expanduser()
+        return {int: int, float: float}.get(kind, str)(text)
+    except ValueError as error:
+        raise SettingError(f"{name}={text!r}: {error}") from error
+
+
+def table() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for field in dataclasses.fields(Settings):
+        default = "none" if field.default is None else f"`{field.default}`"
+        rows.append(f"| `PDM_{field.name.upper()}` | {default} | {field.metadata['doc']} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,35 @@
+"""One Spark engine for the whole test session, on a data root of its own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+os.environ["TZ"] = "UTC"
+for name in [name for name in os.environ if name.startswith("PDM_")]:
+    del os.environ[name]  # tests say their settings; the shell's must not leak in
+
+from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def engine(data_root: Path) -> Iterator[SparkEngine]:
+    settings = Settings(data=data_root, spark_memory_mb=2048, spark_idle_minutes=1)
+    # one task a stage: the frames of tests are small, and a task costs more than its rows
+    resource = SparkEngine.of(settings).model_copy(update={"spark_config": {"spark.sql.shuffle.partitions": "1"}})
+    yield resource
+    resource.close()
+    resource.engine.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(engine: SparkEngine) -> SparkSession:
+    return engine.spark_session

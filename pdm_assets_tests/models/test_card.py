@@ -1,0 +1,88 @@
+import dataclasses
+import datetime as dt
+import json
+
+import numpy as np
+
+from pdm_assets.models.card import ModelCard, WindowCounts
+from pdm_assets.models.metrics import Metrics
+from pdm_assets.models.pictures import importance_picture, precision_recall_picture
+from pdm_assets.models.training import Outcomes
+from pdm_assets.models.windows import Window
+
+METRICS = Metrics(
+    rows=4,
+    positives=1,
+    average_precision=0.5,
+    roc_auc=None,
+    brier=0.1,
+    observation_precision=None,
+    observation_recall=0.0,
+    observation_f1=0.0,
+    true_alerts=0,
+    false_alerts=0,
+    missed=1,
+    true_quiet=3,
+)
+CARD = ModelCard(
+    version="2015-12-01-random_forest-1",
+    model_type="random_forest",
+    horizon_hours=48,
+    cutoff=dt.date(2015, 12, 1),
+    windows={
+        "train": WindowCounts(Window(dt.date(2015, 1, 3), dt.date(2015, 9, 30)), 54_000, {"comp1": 500})
+    },
+    rows_fitted=54_000,
+    one_healthy_in=1,
+    one_failing_in=1,
+    parameters={"numTrees": 40, "featureSubsetStrategy": "onethird", "stepSize": 0.1},
+    seed=7,
+    features=("volt_mean_24h", "age_years", "machine_model"),
+    thresholds={"comp1": 0.25, "comp2": 0.5},
+    constant_probabilities={"comp3": 1 / 54_002},
+    metrics={"test": {"comp1": METRICS, "pooled": METRICS}},
+    importances={
+        "comp1": {"volt_mean_24h": 0.75, "age_years": 0.25, "machine_model=model1": 0.0},
+        "comp2": {"volt_mean_24h": 0.0, "age_years": 0.75, "machine_model=model1": 0.25},
+    },
+    data_versions={"features/observations": 12},
+    code_version="0.1.0",
+    notes=("comp3 never fails in the training window: it is not foretold",),
+)
+
+
+def test_a_card_comes_back_from_json_as_it_was():
+    assert ModelCard.from_json(CARD.to_json()) == CARD
+
+
+def test_numbers_that_are_not_finite_are_null_in_json():
+    odd = dataclasses.replace(CARD, thresholds={"comp1": float("nan"), "comp2": float("inf")})
+    assert json.loads(odd.to_json())["thresholds"] == {"comp1": None, "comp2": None}
+
+
+def test_days_are_iso_dates_in_json():
+    given = json.loads(CARD.to_json())
+    assert given["cutoff"] == "2015-12-01"
+    assert given["windows"]["train"]["window"] == {"start": "2015-01-03", "end": "2015-09-30"}
+
+
+def test_mean_importances_are_over_learnt_components_and_in_order():
+    assert list(CARD.mean_importances().items()) == [
+        ("age_years", 0.5),
+        ("volt_mean_24h", 0.375),
+        ("machine_model=model1", 0.125),
+    ]
+
+
+def png_size(picture):
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
+
+
+def test_pictures_are_png_and_small_enough_for_a_browser():
+    outcomes = {
+        "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False])),
+        "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False])),
+    }
+    for picture in (precision_recall_picture(outcomes, CARD), importance_picture(CARD)):
+        assert png_size(picture) == (770, 550)

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdm_assets.models.metrics import (
+    Metrics,
+    average_precision,
+    best_f1_threshold,
+    evaluate,
+    precision_recall,
+    roc_auc,
+)
+
+
+def arrays(probability, fails):
+    return np.array(probability, dtype=float), np.array(fails, dtype=bool)
+
+
+# ranked: fails, healthy, fails, healthy
+RANKED = arrays([0.1, 0.9, 0.4, 0.6], [0, 1, 1, 0])
+OUTCOMES = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0]), st.booleans()), min_size=1).map(
+    lambda rows: arrays(*zip(*rows, strict=True))
+)
+
+
+def test_precision_recall_by_hand():
+    curve = precision_recall(*RANKED)
+    assert curve.probability.tolist() == [0.9, 0.6, 0.4, 0.1]
+    assert curve.precision.tolist() == [1, 1 / 2, 2 / 3, 2 / 4]
+    assert curve.recall.tolist() == [1 / 2, 1 / 2, 1, 1]
+
+
+def test_equal_probabilities_are_one_point():
+    curve = precision_recall(*arrays([0.5, 0.5, 0.2], [1, 0, 1]))
+    assert curve.probability.tolist() == [0.5, 0.2]
+    assert curve.precision.tolist() == [1 / 2, 2 / 3]
+
+
+def test_a_curve_without_a_failing_observation_is_refused():
+    with pytest.raises(ValueError, match="no failing observation"):
+        precision_recall(*arrays([0.5], [0]))
+
+
+def test_average_precision_by_hand():
+    assert average_precision(*RANKED) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)  # the last bit differs
+
+
+def test_average_precision_of_a_constant_is_the_failure_rate():
+    assert average_precision(*arrays([0.3] * 4, [1, 0, 0, 0])) == 0.25
+
+
+def test_roc_auc_by_hand():
+    assert roc_auc(*RANKED) == 3 / 4  # of four pairs only (0.4, 0.6) stands the wrong way round
+
+
+def test_roc_auc_counts_a_tie_as_half():
+    assert roc_auc(*arrays([0.5, 0.5, 0.1], [1, 0, 0])) == 3 / 4
+
+
+@given(OUTCOMES)
+def test_roc_auc_is_the_share_of_pairs_in_the_right_order(outcomes):
+    probability, fails = outcomes
+    pairs = [(p > q) + (p == q) / 2 for p in probability[fails] for q in probability[~fails]]
+    if not pairs:
+        assert roc_auc(probability, fails) is None
+    else:
+        assert roc_auc(probability, fails) == pytest.approx(sum(pairs) / len(pairs))  # sums in another order
+
+
+def test_evaluation_by_hand():
+    probability, fails = RANKED
+    assert evaluate(probability, fails, probability >= 0.5) == Metrics(
+        rows=4,
+        positives=2,
+        average_precision=pytest.approx(5 / 6),
+        roc_auc=0.75,
+        brier=pytest.approx((0.01 + 0.01 + 0.36 + 0.36) / 4),
+        observation_precision=0.5,
+        observation_recall=0.5,
+        observation_f1=0.5,
+        true_alerts=1,
+        false_alerts=1,
+        missed=1,
+        true_quiet=1,
+    )
+
+
+def test_what_the_data_cannot_tell_is_none():
+    quiet = evaluate(*arrays([0.2, 0.3], [0, 0]), np.array([False, False]))
+    assert (quiet.average_precision, quiet.roc_auc) == (None, None)
+    assert (quiet.observation_precision, quiet.observation_recall, quiet.observation_f1) == (None, None, None)
+    empty = evaluate(*arrays([], []), np.array([], dtype=bool))
+    assert (empty.rows, empty.brier) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("probability", "fails", "threshold"),
+    [
+        pytest.param([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 0.5, id="halfway through the gap that parts them"),
+        pytest.param([0.9, 0.6, 0.4, 0.1], [1, 0, 1, 0], 0.25, id="two of three right beats one of one"),
+        pytest.param([0.9, 0.6, 0.5, 0.4], [1, 0, 0, 1], 0.75, id="the higher one of equals"),
+        pytest.param([0.4, 0.2], [1, 1], 0.1, id="below the last, halfway to 0"),
+        pytest.param([0.4, 0.2], [0, 0], None, id="no failure to choose by"),
+    ],
+)
+def test_threshold_of_the_best_f1(probability, fails, threshold):
+    found = best_f1_threshold(*arrays(probability, fails))
+    assert found == (None if threshold is None else pytest.approx(threshold))  # halves of decimals
+
+
+@given(OUTCOMES)
+def test_no_threshold_has_a_better_f1(outcomes):
+    probability, fails = outcomes
+    threshold = best_f1_threshold(probability, fails)
+    if threshold is not None:
+        best = evaluate(probability, fails, probability >= threshold).observation_f1
+        others = [evaluate(probability, fails, probability >= other).observation_f1 for other in probability]
+        assert best == max(others)

@@ -1,0 +1,223 @@
+import datetime as dt
+
+import pytest
+from pyspark.ml import PipelineModel
+from pyspark.sql import functions as F
+
+from pdm_assets.models.card import POOLED
+from pdm_assets.models.pipeline import MODEL_TYPES
+from pdm_assets.models.scoring import score
+from pdm_assets.models.training import TooFewFailures, TrainingError, train
+from pdm_assets.models.windows import model_windows
+from pdm_assets.schemas.features import COMPONENT_RISK, READINGS_COUNT
+from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets_tests.models.fleet import (
+    CUTOFF,
+    DAYS,
+    FIRST_DAY,
+    MACHINES,
+    SETTINGS,
+    fleet_columns,
+    labels_of,
+    observations_of,
+)
+
+FEW = {
+    "random_forest": {"numTrees": 5, "maxDepth": 3},
+    "decision_tree": {"maxDepth": 2},
+    "gradient_boosted_trees": {"maxIter": 2, "maxDepth": 2},
+    "logistic_regression": {"maxIter": 20},
+}
+COLUMNS = fleet_columns()
+WINDOWS = model_windows(CUTOFF, SETTINGS)
+
+
+def trained(observations, labels, model_type="decision_tree", settings=SETTINGS):
+    return train(
+        observations,
+        labels,
+        cutoff=CUTOFF,
+        settings=settings,
+        model_type=model_type,
+        data_versions={"features/observations": 3, "labels/component_failures": 5},
+        code_version="0.1.0",
+        version=f"test-{model_type}",
+        parameters=FEW[model_type],
+    )
+
+
+def risks(observations, pipeline, card):
+    rows = score(observations, pipeline, card).collect()
+    return {(row["machine_id"], row["observed_at"], row["component"]): row["probability"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def observations(spark):
+    return observations_of(spark, COLUMNS).localCheckpoint()
+
+
+@pytest.fixture(scope="module")
+def labels(spark):
+    return labels_of(spark, COLUMNS).localCheckpoint()
+
+
+@pytest.fixture(scope="module")
+def a_tree(observations, labels):
+    return trained(observations, labels)
+
+
+@pytest.fixture(scope="module", params=MODEL_TYPES)
+def model(request, observations, labels):
+    return trained(observations, labels, request.param)
+
+
+def test_a_separable_fleet_is_foretold(model):
+    assert model.card.metrics["test"][POOLED].average_precision == pytest.approx(1.0)  # a sum of shares
+    assert model.card.metrics["test"][POOLED].observation_f1 == 1.0
+
+
+def test_every_observation_gets_a_probability_per_component(model, observations):
+    found = risks(observations, model.pipeline, model.card)
+    assert len(found) == MACHINES * DAYS * 2 * len(COMPONENTS)
+    assert all(0 <= probability <= 1 for probability in found.values())
+
+
+def test_importance_is_that_of_the_error_which_tells(model):
+    for component in COMPONENTS:
+        shares = model.card.importances[component]
+        assert sum(shares.values()) == pytest.approx(1.0)  # a sum of shares
+        assert max(shares, key=shares.__getitem__) == f"{component.replace('comp', 'error')}_count_24h"
+
+
+def test_the_same_rows_in_another_order_make_the_same_model(model, observations, labels):
+    again = trained(
+        observations.repartition(3).sortWithinPartitions(F.desc("observed_at")),
+        labels.repartition(4, "component"),
+        model.card.model_type,
+    )
+    assert again.card == model.card
+    assert risks(observations, again.pipeline, again.card) == risks(observations, model.pipeline, model.card)
+
+
+def test_a_saved_model_scores_as_before(model, observations, tmp_path):
+    model.pipeline.save(str(tmp_path / "model"))
+    loaded = PipelineModel.load(str(tmp_path / "model"))
+    assert risks(observations, loaded, model.card) == risks(observations, model.pipeline, model.card)
+
+
+def test_the_card_counts_what_each_window_holds(a_tree):
+    card = a_tree.card
+    for name, window in WINDOWS.named().items():
+        inside = [n for n, at in enumerate(COLUMNS["observed_at"]) if window.start_at <= at < window.end_at]
+        positives = {
+            c: sum(COLUMNS[f"{c.replace('comp', 'error')}_count_24h"][n] for n in inside) for c in COMPONENTS
+        }
+        assert (card.windows[name].rows, card.windows[name].positives) == (len(inside), positives)
+    assert card.rows_fitted == MACHINES * 20 * 2
+    assert card.metrics["calibration"]["comp1"].positives == card.windows["calibration"].positives["comp1"]
+    assert len(a_tree.outcomes["test"]["comp1"].fails) == MACHINES * 8 * 2
+
+
+def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labels):
+    inside = F.lit(False)
+    for window in WINDOWS.named().values():
+        inside |= (F.col("observed_at") >= F.lit(window.start_at)) & (
+            F.col("observed_at") < F.lit(window.end_at)
+        )
+    poisoned = observations.withColumns(
+        {
+            f"error{n}_count_24h": F.when(inside, F.col(f"error{n}_count_24h")).otherwise(99)
+            for n in range(1, 6)
+        }
+    )
+    flipped = F.when(inside, F.col("fails_within_horizon")).otherwise(~F.col("fails_within_horizon"))
+    again = trained(poisoned, labels.withColumn("fails_within_horizon", flipped))
+    assert again.card == a_tree.card
+    assert risks(observations, again.pipeline, again.card) == risks(
+        observations, a_tree.pipeline, a_tree.card
+    )
+
+
+def test_scores_have_the_columns_of_their_table_but_for_what_the_run_knows(a_tree, observations):
+    scores = score(observations, a_tree.pipeline, a_tree.card)
+    kinds = {field.name: field.dataType for field in COMPONENT_RISK.columns}
+    assert {field.name: field.dataType for field in scores.schema.fields} == {
+        name: kind for name, kind in kinds.items() if name not in ("scored_at", "features_version")
+    }
+    wrong = F.col("is_alert") != (F.col("probability") >= F.col("threshold"))
+    assert scores.filter(wrong).count() == 0
+    assert {row["component"]: row["threshold"] for row in scores.collect()} == a_tree.card.thresholds
+
+
+def test_an_observation_with_few_readings_is_not_scored(a_tree, observations):
+    first = F.col("observed_at") == F.lit(COLUMNS["observed_at"][0])
+    thin = observations.withColumn(READINGS_COUNT, F.when(first, 17).otherwise(18))
+    scores = score(thin, a_tree.pipeline, a_tree.card)
+    assert scores.count() == MACHINES * (DAYS * 2 - 1) * len(COMPONENTS)
+    assert scores.filter(first).count() == 0
+
+
+def test_a_machine_model_that_training_never_saw_is_scored(model, observations):
+    unseen = observations.withColumn("machine_model", F.lit("model9")).limit(5)
+    assert score(unseen, model.pipeline, model.card).count() == 5 * len(COMPONENTS)
+
+
+def test_unknown_values_are_learnt_from_and_scored(spark, labels):
+    columns = dict(COLUMNS)
+    columns["comp1_days_since_replacement"] = [None, *COLUMNS["comp1_days_since_replacement"][1:]]
+    columns["volt_std_36h"] = [float("nan"), *COLUMNS["volt_std_36h"][1:]]
+    columns["comp2_days_since_replacement"] = [None] * len(COLUMNS["machine_id"])
+    observations = observations_of(spark, columns)
+    model = trained(observations, labels)
+    assert "comp1_days_since_replacement" in model.card.features
+    assert "comp2_days_since_replacement" not in model.card.features
+    assert model.card.notes == (
+        "not used, for no row of the training window has a value: comp2_days_since_replacement",
+    )
+    assert len(risks(observations, model.pipeline, model.card)) == MACHINES * DAYS * 2 * len(COMPONENTS)
+
+
+def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observations):
+    model = trained(observations, labels_of(spark, COLUMNS, never=("comp3",)))
+    rows = MACHINES * 20 * 2
+    assert model.card.constant_probabilities == {"comp3": 1 / (rows + 2)}
+    assert model.card.notes == ("comp3 never fails in the training window: it is not foretold",)
+    assert set(model.card.importances) == {"comp1", "comp2", "comp4"}
+    scores = score(observations, model.pipeline, model.card).filter("component = 'comp3'")
+    assert scores.select("probability", "is_alert").distinct().collect() == [(1 / (rows + 2), False)]
+
+
+def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
+    calm = F.col("observed_at") < F.lit(WINDOWS.calibration.start_at)
+    model = trained(
+        observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm)
+    )
+    assert model.card.thresholds == dict.fromkeys(COMPONENTS, 0.5)
+    assert model.card.notes == tuple(
+        f"{component} never fails in the calibration window: its threshold is just 0.5"
+        for component in COMPONENTS
+    )
+    assert model.card.metrics["test"][POOLED].average_precision is None
+
+
+def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observations, labels):
+    early = observations.filter(F.col("observed_at") < F.lit(WINDOWS.train.end_at))
+    card = trained(early, labels).card
+    assert (card.windows["test"].rows, card.metrics["test"][POOLED].brier) == (0, None)
+    assert card.thresholds == dict.fromkeys(COMPONENTS, 0.5)
+
+
+def test_without_any_failure_there_is_nothing_to_learn(spark, observations):
+    with pytest.raises(
+        TooFewFailures, match=r"comp4 fails within 48 h of any of the 240 .*\[2015-01-03, 2015-01-23\)"
+    ):
+        trained(observations, labels_of(spark, COLUMNS, never=COMPONENTS))
+
+
+def test_labels_of_another_horizon_make_no_model(spark, observations):
+    with pytest.raises(TrainingError, match=r"no observation in .* has a known outcome 48 h ahead"):
+        trained(observations, labels_of(spark, COLUMNS, horizon_hours=24))
+
+
+def test_the_toy_fleet_begins_where_the_first_window_does():
+    assert WINDOWS.train.start == FIRST_DAY + dt.timedelta(days=2)
