@@ -93,7 +93,7 @@ def replay(folder: Path, first: dt.date, last: dt.date, every: float) -> None:
 
     from pdm_assets.simulator.replay import Replayer
 
-    replayer = Replayer(folder, _settings().landing_root)
+    replayer = Replayer(folder, _settings().landing_root, first)
     day = first
     while day <= last:
         files = replayer.land_day(day)

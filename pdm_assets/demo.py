@@ -208,7 +208,7 @@ class _Watcher:
 
 def _replay(fleet: _Fleet, settings: Settings, watcher: _Watcher) -> None:
     """Land the days up to yesterday, then the running day hour by hour: first those that have passed, then as they pass."""
-    replayer = Replayer(fleet.whole, settings.landing_root)
+    replayer = Replayer(fleet.whole, settings.landing_root, fleet.history_end)
     progress = fleet.folder / "landed_until"
     next_hour = (
         dt.datetime.fromisoformat(progress.read_text())

@@ -26,7 +26,7 @@ def format_of(name: str) -> str | None:
 
 
 def table_of(name: str) -> Table | None:
-    """The table of a file with a usual name (`telemetry.csv`, `PdM_maint.csv.gz`, `machines-2015-06-01.csv`), or None."""
+    """The table of a file with a usual name (`telemetry.csv`, `PdM_maint.csv.gz`, ...), or None."""
     suffix = format_of(name)
     if suffix is None:
         return None
@@ -70,7 +70,7 @@ def match_columns(path: Path, found: Sequence[str], table: Table) -> tuple[str, 
     if sorted(ours, key=str) != sorted(expected.values()):
         raise LandingError(
             f"{path.name}: its columns are not those of {table.key}. Found: {', '.join(found) or 'none'}. "
-            f"Expected, in any order: {', '.join(expected)}. Nothing of the file was taken; correct it and land it again"
+            f"Expected, in any order: {', '.join(expected)}. Nothing was taken; correct it and land it again"
         )
     return tuple(name for name in ours if name is not None)
 

@@ -1,6 +1,7 @@
 """The landing zone: files put into `landing/<table>/`, and their rows by day, read from staged Parquet.
 
-A day re-materialized from a bulk file reads the one staged part that holds it, about eight days of rows, not the file.
+A day re-materialized from a bulk file reads the one staged part that holds it, about eight days of rows, not
+the file.
 """
 
 import contextlib
@@ -8,27 +9,23 @@ import datetime as dt
 import filecmp
 import hashlib
 import os
-import re
 import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from pdm_assets.resources.landed_columns import (
     FORMATS,
     LandingError,
     columns_of,
-    date_in_name,
     format_of,
     table_of,
 )
-from pdm_assets.resources.staging import LandedFile, StagedFile, StagedPart, Staging, locked
-from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, MAINTENANCE, RAW_TABLES
-from pdm_assets.schemas.table import DATE, Table
+from pdm_assets.resources.landed_table import LandedTable
+from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, locked
+from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
 
 __all__ = ["LandingError", "LandingZone", "StagedFile", "land"]
 
@@ -40,19 +37,23 @@ TABLES = {table.key: table for table in RAW_TABLES}
 def land(source: Path, landing_root: Path) -> list[Path]:
     """Copy the files of a folder that have a usual name to `landing_root/<table>/`; the new files there.
 
-    All are looked at first, and none is taken if one is refused. Each appears under its final name at once, with the present
-    time: of two files that disagree the one landed last wins. A file that is already there with the same bytes is left as
-    it is; beside one of other bytes the new file gets a numbered name. Files with other names are none of ours.
+    All are looked at first, and none is taken if one is refused. Each appears under its final name at once,
+    with the present time: of two files that disagree the one landed last wins. A file that is already there
+    with the same bytes is left as it is; beside one of other bytes the new file gets a numbered name. Files
+    with other names are none of ours.
 
     Raises:
-        LandingError: if there is no file to take, or one has the wrong columns, can't be read, or is a link or folder.
+        LandingError: if there is no file to take, or one has the wrong columns, can't be read, or is a link
+        or folder.
     """
     if not source.is_dir():
         raise LandingError(f"{source}: no such folder. Name the folder that holds the files")
     tables = {path: table for path in sorted(source.iterdir()) if (table := table_of(path.name))}
     if not tables:
         names = ", ".join(stems[0] + FORMATS[0] for stems in FILE_STEMS.values())
-        raise LandingError(f"{source}: no file to land. Usual names: {names}, also with PdM_ in front, .csv.gz or .parquet")
+        raise LandingError(
+            f"{source}: no file to land. Usual names: {names}, also with PdM_ in front, .csv.gz or .parquet"
+        )
     for path, table in tables.items():
         if path.is_symlink() or not path.is_file():
             raise LandingError(f"{path}: a link or folder, not a file. Put the file itself there")
@@ -90,8 +91,9 @@ def _free_name(copy: Path, name: str) -> Path | None:
 class LandingZone:
     """The landed files of all raw tables, below `landing_root/<table name>/`, and their rows.
 
-    Rows of days before the first day partition belong to it: history of maintenance that the plant brings along, and of the
-    other tables rows with a problem. Rows of days that are no partition yet are there once one asks for these days.
+    Rows of days before the first day partition belong to it: history of maintenance that the plant brings
+    along, and of the other tables rows with a problem. Rows of days that are no partition yet are there once
+    one asks for these days.
     """
 
     def __init__(self, landing_root: Path, staging_root: Path, first_day: dt.date) -> None:
@@ -102,8 +104,8 @@ class LandingZone:
     def files(self, table_key: str) -> list[LandedFile]:
         """Settled files of a table, in the order they landed (time of last change, then name).
 
-        A file is settled when it did not change within the last second. One that grows again later counts as a new file
-        then. Hidden and temporary names, links, folders and other formats are passed over.
+        A file is settled when it did not change within the last second. One that grows again later counts as
+        a new file then. Hidden and temporary names, links, folders and other formats are passed over.
         """
         folder = self.landing_root / TABLES[table_key].name
         if not folder.is_dir():
@@ -124,74 +126,23 @@ class LandingZone:
         return sorted(settled, key=lambda file: (file.mtime_ns, file.path.name))
 
     def staged(self, table_key: str) -> list[StagedFile]:
-        """What is in the settled files of a table, refused ones too, in the order they landed; new ones are staged first."""
+        """What is in the settled files, refused ones too, in the order they landed. New ones are staged."""
         return self._staging[table_key].of(self.files(table_key))
 
+    def look(self, table_key: str) -> LandedTable:
+        """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile."""
+        return LandedTable(TABLES[table_key], tuple(self.staged(table_key)), self.first_day)
+
     def landed_rows(self, table_key: str, start: dt.date, end: dt.date) -> dict[dt.date, int]:
-        """Rows of each day of [start, end), as `scan` gives them; days without rows are left out."""
-        counts: dict[dt.date, int] = defaultdict(int)
-        if table_key == MACHINES.key:
-            for file, day in self._machine_lists(start, end):
-                counts[day] += file.rows
-        else:
-            for file in self.staged(table_key):
-                for day, rows in (file.rows_by_day or {}).items():
-                    counts[max(day, self.first_day)] += rows
-        return {day: rows for day, rows in sorted(counts.items()) if start <= day < end and rows}
+        """See `LandedTable.rows`."""
+        return self.look(table_key).rows(start, end)
 
     def scan(self, spark: SparkSession, table_key: str, start: dt.date, end: dt.date) -> DataFrame:
-        """The landed rows of the days [start, end).
-
-        One row per row of a file: the table's columns (null where it could not be read), `date`, `file`, `line`, `problem`
-        and `text` of an unreadable row, and `landed_rank`, higher for the file that landed later. A row of a fleet list
-        stands once on each day that the list is in force.
-        """
-        table = TABLES[table_key]
-        if table_key == MACHINES.key:
-            return self._scan_machines(spark, start, end)
-        ranked = list(enumerate(self.staged(table_key)))
-        parts = [(file, rank, part) for rank, file in ranked for part in file.parts if self._overlaps(part, start, end)]
-        rows = _read(spark, table, [part for *_, part in parts]).where(F.col(DATE) < F.lit(end))
-        if start > self.first_day:
-            rows = rows.where(F.col(DATE) >= F.lit(start))
-        early = F.col(DATE) < F.lit(self.first_day)
-        if table_key != MAINTENANCE.key:
-            reason = f"before the first day partition ({self.first_day.isoformat()})"
-            rows = rows.withColumn("problem", F.coalesce("problem", F.when(early, F.lit(reason))))
-        ranks = spark.createDataFrame(sorted({(file.name, rank) for file, rank, _ in parts}), _RANK)
-        return rows.withColumn(DATE, F.greatest(DATE, F.lit(self.first_day))).join(F.broadcast(ranks), on="file", how="inner")
-
-    def _overlaps(self, part: StagedPart, start: dt.date, end: dt.date) -> bool:
-        return max(part.first_day, self.first_day) < end and max(part.last_day, self.first_day) >= start
-
-    def _scan_machines(self, spark: SparkSession, start: dt.date, end: dt.date) -> DataFrame:
-        ranks = {file.name: rank for rank, file in enumerate(self.staged(MACHINES.key))}
-        in_force = self._machine_lists(start, end)
-        parts = {part for file, _ in in_force for part in file.parts}
-        days = T.StructType([*_RANK.fields, T.StructField(DATE, T.DateType(), nullable=False)])
-        listed = spark.createDataFrame([(file.name, ranks[file.name], day) for file, day in in_force], days)
-        rows = _read(spark, MACHINES, sorted(parts, key=lambda part: part.path))
-        return rows.drop(DATE).join(F.broadcast(listed), on="file", how="inner")
-
-    def _machine_lists(self, start: dt.date, end: dt.date) -> list[tuple[StagedFile, dt.date]]:
-        """The fleet lists in force on each day of [start, end), from the first day partition on.
-
-        A list holds from the date in its name, or from the beginning, until a list of a later date replaces it. Lists of
-        the same date are united. A refused file is no list.
-        """
-        lists: dict[dt.date, list[StagedFile]] = defaultdict(list)
-        for file in self.staged(MACHINES.key):
-            if file.refusal is None:
-                lists[date_in_name(file.name) or dt.date.min].append(file)
-        found = []
-        for day in (start + dt.timedelta(days=n) for n in range((end - start).days)):
-            since = max((each for each in lists if each <= day), default=None)
-            if since is not None and day >= self.first_day:
-                found += [(file, day) for file in lists[since]]
-        return found
+        """See `LandedTable.scan`."""
+        return self.look(table_key).scan(spark, start, end)
 
     def days_touched(self, table_key: str) -> dict[dt.date, str]:
-        """For each day, a hash over the names, sizes and times of the table's files with rows on it. New files are staged."""
+        """For each day, a hash over the names, sizes and times of the table's files with rows on it."""
         days: dict[dt.date, set[str]] = defaultdict(set)
         for file in self.staged(table_key):
             for day in file.rows_by_day or ():
@@ -199,41 +150,15 @@ class LandingZone:
         return _hashes(days)
 
     def machine_lists(self) -> dict[dt.date, str]:
-        """The same for the fleet lists, by the day from which a list is in force, up to the next of these days."""
-        lists: dict[dt.date, set[str]] = defaultdict(set)
-        for file in self.staged(MACHINES.key):
-            if file.refusal is None:
-                lists[date_in_name(file.name) or dt.date.min].add(_label(file))
-        early = sorted(day for day in lists if day <= self.first_day)
-        for replaced in early[:-1]:
+        """The same for the fleet lists, by the day from which a list holds, up to the next of these days."""
+        look = self.look(MACHINES.key)
+        lists = {
+            day: {_label(look.files[place]) for place in places}
+            for day, places in look.machine_lists().items()
+        }
+        for replaced in sorted(day for day in lists if day <= self.first_day)[:-1]:
             del lists[replaced]
         return {max(day, self.first_day): each for day, each in _hashes(lists).items()}
-
-
-_RANK = T.StructType(
-    [
-        T.StructField("file", T.StringType(), nullable=False),
-        T.StructField("landed_rank", T.IntegerType(), nullable=False),
-    ]
-)
-
-
-def _read(spark: SparkSession, table: Table, parts: list[StagedPart]) -> DataFrame:
-    optional = [T.StructField(field.name, field.dataType) for field in table.columns]
-    schema = T.StructType(
-        [
-            T.StructField("file", T.StringType()),
-            T.StructField("line", T.LongType()),
-            *optional,
-            T.StructField("problem", T.StringType()),
-            T.StructField("text", T.StringType()),
-            T.StructField(DATE, T.DateType()),
-        ]
-    )
-    if not parts:
-        return spark.createDataFrame([], schema)
-    paths = [re.sub(r"([\\*?\[\]{}])", r"\\\1", str(part.path.absolute())) for part in parts]  # Spark reads them as patterns
-    return spark.read.schema(schema).parquet(*paths)
 
 
 def _label(file: StagedFile) -> str:
@@ -242,5 +167,6 @@ def _label(file: StagedFile) -> str:
 
 def _hashes(labels: dict[dt.date, set[str]]) -> dict[dt.date, str]:
     return {
-        day: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:16] for day, each in sorted(labels.items())
+        day: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:16]
+        for day, each in sorted(labels.items())
     }

@@ -15,7 +15,9 @@ from pdm_assets.schemas.table import DATE
 
 BUCKET_DAYS = 8
 ROWS_A_PART = 192 << 10
-ROWS_HELD = 3 << 20  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
+ROWS_HELD = (
+    3 << 20
+)  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
 DAY_US = 24 * 3_600 * 1_000_000
 UNDATED = np.iinfo(np.int64).min
 EPOCH = dt.date(1970, 1, 1)
@@ -23,7 +25,7 @@ EPOCH = dt.date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class StagedRows:
-    """What was written for a file: (name, first day, last day) of each part, the home day and the rows of each day."""
+    """What was written for a file: its parts (name, first day, last day), home day and rows by day."""
 
     parts: list[tuple[str, dt.date, dt.date]]
     home_day: dt.date
@@ -34,8 +36,8 @@ class StagedRows:
 class Buckets:
     """Writes the rows of one landed file, in whatever order they come, to parts of up to BUCKET_DAYS days.
 
-    Adds `date` (the UTC day of the row's time) and `file`. Rows without a readable time wait in parts of their own until the
-    home day of the file is known.
+    Adds `date` (the UTC day of the row's time) and `file`. Rows without a readable time wait in parts of
+    their own until the home day of the file is known.
     """
 
     folder: Path
@@ -59,8 +61,10 @@ class Buckets:
         order = np.argsort(buckets, kind="stable")
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
         for picked in np.split(order, starts)[1:]:
-            # A copy for each bucket: a slice would keep the whole batch in memory until its bucket is written.
-            self._hold(int(buckets[picked[0]]), rows.take(pa.array(picked)) if len(picked) < len(rows) else rows)
+            # A copy for each bucket: a slice would keep all of the batch in memory until it is written.
+            self._hold(
+                int(buckets[picked[0]]), rows.take(pa.array(picked)) if len(picked) < len(rows) else rows
+            )
         while sum(self._held_rows.values()) > ROWS_HELD:
             self._write(max(self._held_rows, key=self._held_rows.__getitem__))
 
@@ -71,7 +75,7 @@ class Buckets:
             self._write(bucket)
 
     def finish(self, fallback_day: dt.date) -> dt.date:
-        """Write what is held and give undated rows the home day: the earliest day of a dated row, else the fallback."""
+        """Write what is held; undated rows get the home day: the earliest dated one, or the fallback."""
         for bucket in list(self._held):
             self._write(bucket)
         home_day = min(self.rows_by_day, default=fallback_day)
@@ -117,7 +121,9 @@ class Buckets:
         )
 
 
-def write_rows(batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, fallback_day: dt.date) -> StagedRows:
+def write_rows(
+    batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, fallback_day: dt.date
+) -> StagedRows:
     """Stage the rows of the file named `file` into a folder; `time` is its time column, if it has one."""
     buckets = Buckets(folder, file, time)
     for rows in batches:

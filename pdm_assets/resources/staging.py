@@ -1,7 +1,7 @@
 """Landed files turned into Parquet, each once: a folder a file, whose manifest says what is in it.
 
-A folder appears by one rename with its manifest inside, so it is whole or not there. A lock for each table keeps two processes
-from doing the same work; without it they would still not harm each other.
+A folder appears by one rename with its manifest inside, so it is whole or not there. A lock for each table
+keeps two processes from doing the same work; without it they would still not harm each other.
 """
 
 import contextlib
@@ -64,8 +64,8 @@ class StagedPart:
 class StagedFile:
     """What is in a landed file, or why it was refused whole.
 
-    A row counts on the UTC day of its time; rows without a readable time on the home day: the earliest day of the file's
-    other rows, else the date in its name, else the UTC day it was last changed.
+    A row counts on the UTC day of its time; rows without a readable time on the home day: the earliest day of
+    the file's other rows, else the date in its name, else the UTC day it was last changed.
     """
 
     name: str
@@ -93,7 +93,9 @@ class StagedFile:
             "home_day": self.home_day.isoformat(),
             "columns": self.columns,
             "rows_by_day": {day.isoformat(): rows for day, rows in sorted((self.rows_by_day or {}).items())},
-            "parts": [(part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts],
+            "parts": [
+                (part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts
+            ],
             "refusal": self.refusal,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -114,7 +116,9 @@ class StagedFile:
             home_day=day(manifest["home_day"]),
             columns=tuple(manifest["columns"]),
             rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
-            parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
+            parts=tuple(
+                StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]
+            ),
             refusal=manifest["refusal"],
         )
 
@@ -144,7 +148,9 @@ class Staging:
         prints = [file.fingerprint(self.table) for file in landed]
         if any(self._known(each) is None for each in prints) or self._unwanted(prints):
             with locked(self.root):
-                staged = [self._known(each) or self._stage(file) for each, file in zip(prints, landed, strict=True)]
+                staged = [
+                    self._known(each) or self._stage(file) for each, file in zip(prints, landed, strict=True)
+                ]
                 self._withdraw(prints)
         else:
             staged = [self._known(each) for each in prints]
@@ -171,7 +177,9 @@ class Staging:
         try:
             try:
                 columns = columns_of(landed.path, self.table)
-                rows = write_rows(read_landed(landed.path, self.table), folder, name, time_column, fallback_day)
+                rows = write_rows(
+                    read_landed(landed.path, self.table), folder, name, time_column, fallback_day
+                )
                 staged = StagedFile(
                     name,
                     landed.size,
@@ -185,7 +193,9 @@ class Staging:
             except LandingError as refusal:
                 for part in folder.iterdir():
                     part.unlink()
-                staged = StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal))
+                staged = StagedFile(
+                    name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal)
+                )
             if LandedFile.at(landed.path) != landed:
                 return None
             staged.write(folder)
@@ -204,7 +214,7 @@ class Staging:
         return [path for path in self.root.iterdir() if path.is_dir() and path.name not in set(wanted)]
 
     def _withdraw(self, wanted: list[str]) -> None:
-        """Mark folders whose file is gone, and remove those marked for long; nobody stages while we hold the lock."""
+        """Mark folders whose file is gone and remove those marked long ago; to be called under the lock."""
         for folder in self._unwanted(wanted):
             mark = folder / WITHDRAWN
             if folder.name.startswith(".staging-"):  # left by a process that died

@@ -6,7 +6,7 @@ one shuffle of buckets instead of hourly windows (82 s against 7 s for a thousan
 
 import math
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
 from pdm_assets.schemas.features import OBSERVATIONS, READINGS_COUNT
@@ -19,6 +19,7 @@ DAY_US = 24 * HOUR_US
 READINGS_EVERY_HOURS = 1  # telemetry is hourly: an observation's look-back has landed when its last hour has
 # A channel whose level is this many times its spread is centred first: squares of such readings would lose their digits.
 LEVEL_PER_SPREAD = 64
+FEW_BUCKETS = 3
 
 
 def observation_hours(cadence_hours: int) -> tuple[int, ...]:
@@ -50,7 +51,7 @@ def observe_machines(
     anchors = _anchors(telemetry)
     rows = (
         _observation_grid(machines, cadence_hours)
-        .join(F.broadcast(_landed_times(telemetry)), on="bucket", how="left_semi")
+        .join(F.broadcast(_landed_times(telemetry, bucket_hours)), on="bucket", how="left_semi")
         .unionByName(_telemetry_buckets(telemetry, anchors, bucket_hours), allowMissingColumns=True)
         .unionByName(_error_buckets(errors, bucket_hours), allowMissingColumns=True)
         .unionByName(_replacement_buckets(maintenance, bucket_hours), allowMissingColumns=True)
@@ -88,9 +89,11 @@ def _observation_grid(machines: DataFrame, cadence_hours: int) -> DataFrame:
     )
 
 
-def _landed_times(telemetry: DataFrame) -> DataFrame:
-    """Whole hours t with a reading of any machine in (t - 1 h, t]."""
-    return telemetry.select(_bucket_end("observed_at", READINGS_EVERY_HOURS).alias("bucket")).distinct()
+def _landed_times(telemetry: DataFrame, bucket_hours: int) -> DataFrame:
+    """Ends of buckets with a reading of any machine in their last hour."""
+    last_hour = _bucket_end("observed_at", READINGS_EVERY_HOURS)
+    ends = _bucket_end("observed_at", bucket_hours)
+    return telemetry.where(last_hour == ends).select(ends.alias("bucket")).distinct()
 
 
 def _anchors(telemetry: DataFrame) -> DataFrame:
@@ -145,35 +148,55 @@ def _sums() -> tuple[str, ...]:
 
 def _windows(bucket_hours: int) -> list[Column]:
     """Each look-back's sums, from the buckets that make it up; a bucket without readings counts as none."""
-    by_time = Window.partitionBy("machine_id").orderBy("bucket")
-
-    def over_last(hours: int, name: str) -> Column:
-        frame = by_time.rangeBetween(-(hours - bucket_hours) * HOUR_US, Window.currentRow)
-        return F.sum(name).over(frame) if hours > bucket_hours else F.col(name)
-
-    history = by_time.rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    over_last = _over_neighbours if max(LOOKBACK_HOURS) <= FEW_BUCKETS * bucket_hours else _over_range
+    history = _by_time().rangeBetween(Window.unboundedPreceding, Window.currentRow)
     return [
-        *(over_last(h, name).alias(f"{name}_{h}h") for h in LOOKBACK_HOURS for name in ("readings", *_sums())),
-        *(over_last(ERROR_LOOKBACK_HOURS, code).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h") for code in ERROR_CODES),
+        *(
+            over_last(name, hours, bucket_hours).alias(f"{name}_{hours}h")
+            for hours in LOOKBACK_HOURS
+            for name in ("readings", *_sums())
+        ),
+        *(
+            over_last(code, ERROR_LOOKBACK_HOURS, bucket_hours).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h")
+            for code in ERROR_CODES
+        ),
         *(F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
     ]
+
+
+def _by_time() -> WindowSpec:
+    return Window.partitionBy("machine_id").orderBy("bucket")
+
+
+def _over_neighbours(name: str, hours: int, bucket_hours: int) -> Column:
+    """Sum over the last few buckets as a sum of rows before this one, where they are near enough: twice as fast as a range."""
+    reach = (hours - bucket_hours) * HOUR_US
+    everything = F.struct("bucket", "readings", *_sums(), *ERROR_CODES)  # one look back for all columns
+    total = F.coalesce(name, F.lit(0))
+    for step in range(1, hours // bucket_hours):
+        row = F.lag(everything, step).over(_by_time())
+        near = F.col("bucket") - row["bucket"] <= reach
+        total += F.when(near, F.coalesce(row[name], F.lit(0))).otherwise(0)
+    return total
+
+
+def _over_range(name: str, hours: int, bucket_hours: int) -> Column:
+    """The same for any number of buckets."""
+    frame = _by_time().rangeBetween(-(hours - bucket_hours) * HOUR_US, Window.currentRow)
+    return F.coalesce(F.sum(name).over(frame), F.lit(0))
 
 
 def _features() -> list[Column]:
     features = {
         **{f"{name}_mean_{h}h": _mean(name, h) for name in CHANNEL_NAMES for h in LOOKBACK_HOURS},
         **{f"{name}_std_{h}h": _standard_deviation(name, h) for name in CHANNEL_NAMES for h in LOOKBACK_HOURS},
-        **{
-            f"{code}_count_{ERROR_LOOKBACK_HOURS}h": F.coalesce(f"{code}_{ERROR_LOOKBACK_HOURS}h", F.lit(0))
-            for code in ERROR_CODES
-        },
+        **{f"{code}_count_{ERROR_LOOKBACK_HOURS}h": F.col(f"{code}_{ERROR_LOOKBACK_HOURS}h") for code in ERROR_CODES},
         **{
             f"{name}_days_since_replacement": (F.col("bucket") - F.col(f"{name}_replaced")) / F.lit(float(DAY_US))
             for name in COMPONENTS
         },
         **{f"{name}_never_replaced": F.col(f"{name}_replaced").isNull() for name in COMPONENTS},
         "observed_at": F.timestamp_micros("bucket"),
-        READINGS_COUNT: F.coalesce(READINGS_COUNT, F.lit(0)),
     }
     return [
         features.get(field.name, F.col(field.name)).cast(field.dataType).alias(field.name)
@@ -182,14 +205,14 @@ def _features() -> list[Column]:
 
 
 def _mean(channel: str, hours: int) -> Column:
-    return F.col(f"{channel}_anchor") + F.col(f"{channel}_sum_{hours}h") / F.col(f"readings_{hours}h")
+    return F.col(f"{channel}_anchor") + F.try_divide(f"{channel}_sum_{hours}h", f"readings_{hours}h")
 
 
 def _standard_deviation(channel: str, hours: int) -> Column:
     """Sample standard deviation from the sums of centred readings, never below 0 by rounding."""
     count = F.col(f"readings_{hours}h")
     total, squares = F.col(f"{channel}_sum_{hours}h"), F.col(f"{channel}_squares_{hours}h")
-    spread = F.greatest(squares - total * total / count, F.lit(0.0))
+    spread = F.greatest(squares - F.try_divide(total * total, count), F.lit(0.0))
     return F.when(count > 1, F.sqrt(spread / (count - 1)))
 
 

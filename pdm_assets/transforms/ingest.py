@@ -14,23 +14,28 @@ CONFLICT = "one key twice with different values in the same file"
 def sort_landed_rows(
     landed: DataFrame, table: Table, known_machines: DataFrame | None = None, *, partitions: int | None = None
 ) -> DataFrame:
-    """Every landed row with its `verdict` and, if quarantined, the `reason`.
+    """Every landed row with its `verdict` and, if quarantined, the `reason` and `text`.
 
     In this order, by day and key:
 
-    1. A row with a problem, a missing value, a value outside of its column's rule or a machine that is not in the fleet that
+    1. A row with a problem, a missing value, a value outside of its column's rule or a machine that is not in
+    the fleet that
        day is quarantined. It has no say in what follows.
-    2. Where one file has several values for a key, all its rows of that key are quarantined, and they have no say either.
-    3. Of the rows left, the file landed last has the value. One row with it is raw (the last line of that file), rows with
+    2. Where one file has several values for a key, all its rows of that key are quarantined, and they have no
+    say either. 3. Of the rows left, the file landed last has the value. One row with it is raw (the last line
+    of that file), rows with
        the same value are duplicates, in whatever file, and rows with other values are superseded.
 
-    So each row has one verdict and a key at most one raw row, whatever the order of the rows.
+    So each row has one verdict and a key at most one raw row, whatever the order of the rows. The text of a
+    row that could be read, but is not acceptable, was not kept: it is the CSV of its values, in the
+    reference's order of columns.
 
     Args:
         landed: rows as `LandingZone.scan` gives them.
         table: the raw table that they are for.
         known_machines: (date, machine_id) of the fleet in force, unique; without it any machine is taken.
-        partitions: number of shuffle partitions, by day. A writer that clusters by `date` into the same number finds its
+        partitions: number of shuffle partitions, by day. A writer that clusters by `date` into the same
+        number finds its
             rows in place. None leaves the number to Spark.
     """
     unacceptable = _first_reason(table, known_machines is not None)
@@ -63,24 +68,34 @@ def sort_landed_rows(
         .when(same_values, DUPLICATE)
         .otherwise(SUPERSEDED)
     )
-    return decided.withColumn("verdict", verdict).drop("winner", "is_known")
+    text = F.coalesce("text", F.when(F.col("reason").isNotNull(), _as_csv(table)))
+    return decided.withColumn("verdict", verdict).withColumn("text", text).drop("winner", "is_known")
 
 
 _WHOLE = (Window.unboundedPreceding, Window.unboundedFollowing)
 
 
 def _first_reason(table: Table, fleet_is_known: bool) -> Column:
-    """Why a row can't be taken on its own account, or null. A constraint begins with the column that it is about."""
-    required = [F.when(F.col(f.name).isNull(), F.lit(f"{f.name} is missing")) for f in table.columns if not f.nullable]
+    """Why a row can't be taken on its own account, or null. A constraint begins with its column."""
+    required = [
+        F.when(F.col(f.name).isNull(), F.lit(f"{f.name} is missing")) for f in table.columns if not f.nullable
+    ]
     rules = []
     for rule in table.constraints.values():
         name = rule.split()[0]
         said = F.concat(F.lit(f"{name} is "), F.col(name).cast("string"), F.lit(f", valid: {rule}"))
         rules.append(F.when(~F.expr(rule), said))
     if fleet_is_known:
-        unknown = F.concat(F.lit("machine "), F.col("machine_id").cast("string"), F.lit(" is not in the fleet that day"))
+        unknown = F.concat(
+            F.lit("machine "), F.col("machine_id").cast("string"), F.lit(" is not in the fleet that day")
+        )
         rules.append(F.when(F.col("is_known").isNull(), unknown))
     return F.coalesce("problem", *required, *rules)
+
+
+def _as_csv(table: Table) -> Column:
+    values = [F.col(name).cast("string") for name in FILE_COLUMNS[table.key].values()]
+    return F.array_join(F.array(*values), ",", "")
 
 
 def raw_rows(sorted_rows: DataFrame, table: Table) -> DataFrame:
@@ -88,14 +103,6 @@ def raw_rows(sorted_rows: DataFrame, table: Table) -> DataFrame:
     return sorted_rows.where(F.col("verdict") == RAW).select(*table.column_names)
 
 
-def quarantined_rows(sorted_rows: DataFrame, table: Table) -> DataFrame:
-    """The rows of the quarantine: file, line, reason, text, date.
-
-    The text of a row that could be read, but is not acceptable, was not kept: it is the CSV of its values, in the
-    reference's order of columns.
-    """
-    names = list(FILE_COLUMNS[table.key].values())
-    rebuilt = F.array_join(F.array(*(F.col(name).cast("string") for name in names)), ",", "")
-    return sorted_rows.where(F.col("verdict") == QUARANTINED).select(
-        "file", "line", "reason", F.coalesce("text", rebuilt).alias("text"), DATE
-    )
+def quarantined_rows(sorted_rows: DataFrame) -> DataFrame:
+    """The rows of the quarantine, from sorted landed rows: file, line, reason, text, date."""
+    return sorted_rows.where(F.col("verdict") == QUARANTINED).select("file", "line", "reason", "text", DATE)

@@ -1,4 +1,4 @@
-"""A toy fleet whose failures a model can learn: component N fails within the horizon wherever errorN is seen."""
+"""A toy fleet that a model can learn: component N fails within the horizon where errorN is seen."""
 
 import datetime as dt
 

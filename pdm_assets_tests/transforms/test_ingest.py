@@ -36,7 +36,9 @@ def landed(spark, table, rows):
 
 def verdicts(spark, rows, table=TELEMETRY, known=None):
     """(rank, line) -> (verdict, reason)."""
-    known_machines = known and spark.createDataFrame([(day(on), m) for m, on in known], "date date, machine_id bigint")
+    known_machines = known and spark.createDataFrame(
+        [(day(on), m) for m, on in known], "date date, machine_id bigint"
+    )
     found = sort_landed_rows(landed(spark, table, rows), table, known_machines).collect()
     return {(row["landed_rank"], row["line"]): (row["verdict"], row["reason"]) for row in found}
 
@@ -50,7 +52,10 @@ def test_a_good_row_is_raw(spark):
 
 
 def test_a_row_with_a_problem_is_quarantined_with_it(spark):
-    rows = [(0, 2, "6 fields", None, None, None, None, None, None), (0, 3, "7 fields", None, None, None, None, None, None)]
+    rows = [
+        (0, 2, "6 fields", None, None, None, None, None, None),
+        (0, 3, "7 fields", None, None, None, None, None, None),
+    ]
     assert verdicts(spark, rows) == {(0, 2): ("quarantined", "6 fields"), (0, 3): ("quarantined", "7 fields")}
 
 
@@ -72,8 +77,16 @@ def test_a_reading_outside_of_its_range_is_quarantined_and_the_bounds_are_inside
 @pytest.mark.parametrize(
     ("table", "values", "reason"),
     [
-        (ERRORS, (1, NOON, "error9"), "error_code is error9, valid: error_code IN ('error1', 'error2', 'error3', 'error4', 'error5')"),
-        (MAINTENANCE, (1, NOON, "comp5"), "component is comp5, valid: component IN ('comp1', 'comp2', 'comp3', 'comp4')"),
+        (
+            ERRORS,
+            (1, NOON, "error9"),
+            "error_code is error9, valid: error_code IN ('error1', 'error2', 'error3', 'error4', 'error5')",
+        ),
+        (
+            MAINTENANCE,
+            (1, NOON, "comp5"),
+            "component is comp5, valid: component IN ('comp1', 'comp2', 'comp3', 'comp4')",
+        ),
         (MACHINES, (1, "model3", 201), "age_years is 201, valid: age_years BETWEEN 0 AND 200"),
     ],
 )
@@ -82,7 +95,11 @@ def test_an_unknown_value_is_quarantined_with_the_valid_ones(spark, table, value
 
 
 def test_a_machine_must_be_in_the_fleet_of_that_day(spark):
-    rows = [reading(0, 2, 1.0, machine=1), reading(0, 3, 1.0, machine=2), reading(0, 4, None, machine=None, problem="p")]
+    rows = [
+        reading(0, 2, 1.0, machine=1),
+        reading(0, 3, 1.0, machine=2),
+        reading(0, 4, None, machine=None, problem="p"),
+    ]
     assert verdicts(spark, rows, known=[(1, "2015-01-01"), (2, "2015-01-02")]) == {
         (0, 2): ("raw", None),
         (0, 3): ("quarantined", "machine 2 is not in the fleet that day"),
@@ -101,7 +118,12 @@ def test_equal_rows_collapse_within_a_file_and_across_files(spark):
 
 def test_of_two_files_that_disagree_the_one_landed_last_wins(spark):
     rows = [reading(0, 2, 3.0), reading(1, 2, 1.0), reading(2, 9, 2.0), reading(2, 2, 5.0, machine=2)]
-    assert only_verdicts(spark, rows) == {(0, 2): "superseded", (1, 2): "superseded", (2, 9): "raw", (2, 2): "raw"}
+    assert only_verdicts(spark, rows) == {
+        (0, 2): "superseded",
+        (1, 2): "superseded",
+        (2, 9): "raw",
+        (2, 2): "raw",
+    }
 
 
 def test_a_value_that_comes_back_makes_its_first_copy_a_duplicate(spark):
@@ -110,7 +132,13 @@ def test_a_value_that_comes_back_makes_its_first_copy_a_duplicate(spark):
 
 
 def test_a_file_that_contradicts_itself_loses_all_its_rows_of_the_key(spark):
-    rows = [reading(0, 2, 1.0), reading(1, 2, 1.0), reading(1, 3, 2.0), reading(1, 4, 1.0), reading(1, 5, 1.0, machine=2)]
+    rows = [
+        reading(0, 2, 1.0),
+        reading(1, 2, 1.0),
+        reading(1, 3, 2.0),
+        reading(1, 4, 1.0),
+        reading(1, 5, 1.0, machine=2),
+    ]
     assert verdicts(spark, rows) == {
         (0, 2): ("raw", None),
         (1, 2): ("quarantined", CONFLICT),
@@ -122,7 +150,12 @@ def test_a_file_that_contradicts_itself_loses_all_its_rows_of_the_key(spark):
 
 def test_a_quarantined_row_has_no_say_over_the_others(spark):
     rows = [reading(0, 2, 1.0), reading(1, 2, 5000.0), reading(1, 3, 2.0), reading(2, 2, -1.0)]
-    assert only_verdicts(spark, rows) == {(0, 2): "superseded", (1, 2): "quarantined", (1, 3): "raw", (2, 2): "quarantined"}
+    assert only_verdicts(spark, rows) == {
+        (0, 2): "superseded",
+        (1, 2): "quarantined",
+        (1, 3): "raw",
+        (2, 2): "quarantined",
+    }
 
 
 def test_events_whose_columns_are_all_key_can_only_be_duplicates(spark):
@@ -148,7 +181,9 @@ def oracle(rows):
         if left:
             *last, best = max(left)
             for rank, line, volt in left:
-                found[rank, line] = "raw" if [rank, line] == last else "duplicate" if volt == best else "superseded"
+                found[rank, line] = (
+                    "raw" if [rank, line] == last else "duplicate" if volt == best else "superseded"
+                )
     return found
 
 
@@ -179,21 +214,33 @@ def test_every_row_has_the_verdict_of_the_rules_and_a_key_at_most_one_raw_row(sp
 def test_sorting_shuffles_the_rows_once_and_sorts_them_once(spark):
     known = spark.createDataFrame([(day("2015-01-01"), 1)], "date date, machine_id bigint")
     rows = sort_landed_rows(landed(spark, TELEMETRY, [reading(0, 2, 1.0)]), TELEMETRY, known, partitions=3)
-    written = raw_rows(rows, TELEMETRY).repartition(3, "date")  # as the lake clusters a range before it writes
+    written = raw_rows(rows, TELEMETRY).repartition(
+        3, "date"
+    )  # as the lake clusters a range before it writes
     plan = written._explain_string()
     assert plan.count("Exchange hashpartitioning") == 1
     assert plan.count("Sort [") == 1
 
 
 def test_raw_rows_are_the_table_and_quarantined_rows_say_where_and_why(spark):
-    rows = [reading(0, 2, 170.5), reading(0, 3, 5000.0), reading(0, 4, None, problem="volt 'x' is not a number")]
+    rows = [
+        reading(0, 2, 170.5),
+        reading(0, 3, 5000.0),
+        reading(0, 4, None, problem="volt 'x' is not a number"),
+    ]
     found = sort_landed_rows(landed(spark, TELEMETRY, rows), TELEMETRY)
     (raw,) = raw_rows(found, TELEMETRY).collect()
     assert tuple(raw.asDict()) == TELEMETRY.column_names
     assert (raw["machine_id"], raw["volt"], raw["date"]) == (1, 170.5, day("2015-01-01"))
-    frame = quarantined_rows(found, TELEMETRY)
+    frame = quarantined_rows(found)
     assert tuple(frame.columns) == quarantine_of(TELEMETRY).column_names
     assert sorted(tuple(row) for row in frame.collect()) == [
-        ("f0", 3, "volt is 5000.0, valid: volt BETWEEN 0.0 AND 1000.0", "2015-01-01 12:00:00,1,5000.0,450.0,100.0,40.0", day("2015-01-01")),
+        (
+            "f0",
+            3,
+            "volt is 5000.0, valid: volt BETWEEN 0.0 AND 1000.0",
+            "2015-01-01 12:00:00,1,5000.0,450.0,100.0,40.0",
+            day("2015-01-01"),
+        ),
         ("f0", 4, "volt 'x' is not a number", "text of 4", day("2015-01-01")),
     ]
