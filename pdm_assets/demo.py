@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -133,12 +132,20 @@ def _warm_engine(settings: Settings) -> Iterator[threading.Thread]:
         engine.stop()
 
 
+def make_home(data: Path) -> Path:
+    """The DAGSTER_HOME of a data root: the checkout's dagster.yaml with an event log that takes a year's events in batches."""
+    home = data / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    storage = {"module": "pdm_assets.resources.event_log", "class": "BatchedSqliteEventLog", "config": {"base_dir": str(home / "history")}}
+    settings = (CHECKOUT / "dagster.yaml").read_text()
+    (home / "dagster.yaml").write_text(f"{settings}\nevent_log_storage: {json.dumps(storage)}\n")
+    return home
+
+
 @contextmanager
 def _dagster(data: Path, port: int) -> Iterator[None]:
     """Web server, daemon and code location, in a process group of their own; their log is data/dagster/dagster.log."""
-    home = data / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CHECKOUT / "dagster.yaml", home / "dagster.yaml")
+    home = make_home(data)
     command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(CHECKOUT / "workspace.yaml")]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     os.environ["DAGSTER_HOME"] = str(home)

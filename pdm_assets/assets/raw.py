@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 
 from pdm_assets.partitions import DAILY, ONE_RUN
 from pdm_assets.resources.delta_io import span
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, write_partitions
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.schemas.raw import ERRORS, FAILURES, MACHINES, MAINTENANCE, RAW_TABLES, TELEMETRY, quarantine_of
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.transforms.ingest import quarantined_rows, raw_rows, sort_landed_rows
 
-LANDED_TABLES = tuple(table.key for table in RAW_TABLES)
+EVENT_TABLES = tuple(table.key for table in RAW_TABLES if table is not MACHINES)
 BALANCE = "every_landed_row_is_accounted_for"
 TAKEN = "every_landed_file_was_taken"
 
@@ -108,22 +108,21 @@ def _take(
 ) -> Events:
     """Write what is acceptable to raw, the rest to quarantine, and say where each landed row went."""
     start, end = span(context.partition_keys)
-    zone = landing.zone
-    refused = [file for file in zone.staged(table.key) if file.refusal]
-    landed = zone.landed_rows(table.key, start, end)
+    look = landing.zone.look(table.key)  # one look: a file that lands from here on belongs to the next run
+    landed = look.rows(start, end)
     fate: Counter[tuple[dt.date, str]] = Counter()
     rejected: DataFrame | None = None
     if not any(landed.values()):
         yield dg.Output(None, output_name=table.name)
     else:
-        if machines is not None and not zone.machine_lists():
+        if machines is not None and not landing.zone.machine_lists():
             raise dg.Failure(
                 "no machine list has landed, so no row can be told from one of an unknown machine: "
                 "put machines.csv (machineID, model, age) into landing/machines"
             )
         spark = lake.spark.spark_session
         known = None if machines is None else machines.select(DATE, "machine_id")
-        rows = sort_landed_rows(zone.scan(spark, table.key, start, end), table, known)
+        rows = sort_landed_rows(look.scan(spark, start, end), table, known, partitions=write_partitions(start, end))
         yield dg.Output(raw_rows(rows, table), output_name=table.name, metadata={"landed_rows": sum(landed.values())})
         # Stored by now. Only days on which not every landed row became a raw row are looked at a second time.
         taken = lake.rows_by_day(table, start, end)
@@ -144,9 +143,9 @@ def _take(
     yield dg.AssetCheckResult(
         check_name=TAKEN,
         asset_key=table.key.split("/"),
-        passed=not refused,
-        description="; ".join(f"{file.name}: {file.refusal}" for file in refused) or None,
-        metadata={"refused_files": len(refused)},
+        passed=not look.refused,
+        description="; ".join(str(file.refusal) for file in look.refused) or None,
+        metadata={"refused_files": len(look.refused)},
     )
 
 

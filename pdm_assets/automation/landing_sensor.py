@@ -59,7 +59,7 @@ def landing_sensor(
         )
     store = SeenStore(Path(landing.staging) / "seen")
     marks = mark_days(
-        {key: landing.zone.days_touched(key) for key in raw.LANDED_TABLES},
+        {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES},
         landing.zone.machine_lists(),
         now,
         SETTINGS.horizon_days,

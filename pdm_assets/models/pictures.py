@@ -31,7 +31,7 @@ def precision_recall_picture(outcomes: Mapping[str, Outcomes], card: ModelCard) 
         # the first point is drawn back to recall 0, where no alert has been given yet
         recall, precision = [0.0, *curve.recall], [curve.precision[0], *curve.precision]
         label = f"{component}: average precision {at_threshold.average_precision:.2f}, {fails.sum()} failing"
-        axes.step(recall, precision, where="post", color=colour, label=label)
+        axes.step(recall, precision, where="pre", color=colour, label=label)
         chosen_recall, chosen_precision = at_threshold.observation_recall, at_threshold.observation_precision
         if chosen_recall is not None and chosen_precision is not None:
             axes.plot(chosen_recall, chosen_precision, "o", color=colour)

@@ -17,8 +17,9 @@ from pdm_assets.settings import LOOKBACK_HOURS
 
 LEAST_READINGS = max(LOOKBACK_HOURS) // 2
 WEIGHT = "weight"
-# Bounds time and memory of a fit, whatever the size of the fleet.
-MAX_TRAIN_ROWS = 120_000
+# Bounds a fit, whatever the fleet. With 1,000 machines the forest's average precision was the same on 40,000,
+# 60,000 and 120,000 rows (within the noise of the seed), its time less than half.
+MAX_TRAIN_ROWS = 40_000
 
 
 def label_of(component: str) -> str:

@@ -20,7 +20,7 @@ from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import Settings
 
-FILES_IN_FLIGHT = 64  # shuffle partitions of a range write: a day is one file, whatever their number
+FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 
 class LakeError(RuntimeError):
@@ -103,10 +103,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
             if not any(self.rows_by_day(table, start, end).values()):
                 return Commit(self.version(table), dict.fromkeys(_days(start, end), 0))
             rows = self.empty(table)
-        days = (end - start).days
-        rows = rows.select(*table.column_names)
         # Clustered by day before the write, each day is one file; unclustered, every task would write every day.
-        rows = rows.coalesce(1) if days == 1 else rows.repartition(min(days, FILES_IN_FLIGHT), DATE)
+        rows = rows.select(*table.column_names).repartition(write_partitions(start, end), DATE)
         writer = (
             rows.write.format("delta")
             .mode("overwrite")
@@ -226,6 +224,11 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         partitions = [(DATE, ">=", start.isoformat())] if start else []
         partitions += [(DATE, "<", end.isoformat())] if end else []
         return self.delta(table).to_pyarrow_dataset(partitions=partitions or None)
+
+
+def write_partitions(start: dt.date, end: dt.date) -> int:
+    """Shuffle partitions by day of a range's write; a plan that split by day into as many before is not split again."""
+    return min((end - start).days, FILES_IN_FLIGHT)
 
 
 def _days(start: dt.date, end: dt.date) -> list[dt.date]:

@@ -16,7 +16,7 @@ from pdm_assets.settings import Settings
 PATIENCE_S = 20.0  # of a sensor's tick, which is ended after 60 s
 
 
-class Landing(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Landing(dg.ConfigurableResource):
     """The files below landing/ and their rows by day."""
 
     root: str
