@@ -38,12 +38,20 @@ def main() -> None:
 @click.option("--days", default=365, show_default=True, type=click.IntRange(1), help="days of telemetry")
 @click.option("--end", callback=_day, default=None, help="day after the last, YYYY-MM-DD  [default: today]")
 @click.option("--seed", default=1, show_default=True, help="another seed, another fleet")
-@click.option("--first-machine-id", default=1, show_default=True, type=click.IntRange(1), help="number of the first machine")
-@click.option("--harder", is_flag=True, help="ramps, failures at any hour and missing errors instead of the data set's artefacts")
+@click.option(
+    "--first-machine-id",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="number of the first machine",
+)
+@click.option(
+    "--harder",
+    is_flag=True,
+    help="ramps, failures at any hour and missing errors instead of the data set's artefacts",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="folder for the five files")
-def simulate(
-    machines: int, days: int, end: dt.date | None, seed: int, first_machine_id: int, harder: bool, out: Path
-) -> None:
+def simulate(machines: int, days: int, end: dt.date | None, seed: int, first_machine_id: int, harder: bool, out: Path) -> None:
     """Write the five files of a simulated fleet."""
     from rich.progress import Progress
 

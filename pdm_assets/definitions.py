@@ -17,7 +17,13 @@ spark = SparkEngine.of(SETTINGS)
 lake = Lake.of(SETTINGS, spark)
 
 defs = dg.Definitions(
-    assets=[*raw.ASSETS, features.observations, features.component_failures, training.failure_model, scoring.component_risk],
+    assets=[
+        *raw.ASSETS,
+        features.observations,
+        features.component_failures,
+        training.failure_model,
+        scoring.component_risk,
+    ],
     asset_checks=[feature_checks.no_label_before_its_horizon_is_over, scoring_checks.yesterday_is_scored],
     jobs=JOBS,
     schedules=SCHEDULES,

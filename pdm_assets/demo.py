@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +53,9 @@ def run(machines: int, port: int, settings: Settings) -> None:
             console.print(f"Dagster is up: [bold]http://127.0.0.1:{port}[/] (the landing sensor is on)")
             watcher = _Watcher(data)
             watcher.wait_until_scored(fleet.history_end - dt.timedelta(days=1))
-            console.print(f"[bold green]first scores after {time.monotonic() - began:.0f} s[/]; now the days since land one by one")
+            console.print(
+                f"[bold green]first scores after {time.monotonic() - began:.0f} s[/]; now the days since land one by one"
+            )
             _replay(fleet, settings, watcher)
         except KeyboardInterrupt:
             console.print("\nstopping Dagster, the engine and the replayer ...")
@@ -136,7 +138,11 @@ def make_home(data: Path) -> Path:
     """The DAGSTER_HOME of a data root: the checkout's dagster.yaml with an event log that takes a year's events in batches."""
     home = data / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    storage = {"module": "pdm_assets.resources.event_log", "class": "BatchedSqliteEventLog", "config": {"base_dir": str(home / "history")}}
+    storage = {
+        "module": "pdm_assets.resources.event_log",
+        "class": "BatchedSqliteEventLog",
+        "config": {"base_dir": str(home / "history")},
+    }
     settings = (CHECKOUT / "dagster.yaml").read_text()
     (home / "dagster.yaml").write_text(f"{settings}\nevent_log_storage: {json.dumps(storage)}\n")
     return home
@@ -155,11 +161,11 @@ def _dagster(data: Path, port: int) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what outlives it: a run that was under way
+        process.wait()
 
 
 def _wait_for_dagster(port: int) -> None:
@@ -170,7 +176,9 @@ def _wait_for_dagster(port: int) -> None:
                 return
         except OSError:
             time.sleep(0.5)
-    sys.exit(f"Dagster's web server does not answer on port {port}: is the port taken? See {os.environ['DAGSTER_HOME']}/dagster.log")
+    sys.exit(
+        f"Dagster's web server does not answer on port {port}: is the port taken? See {os.environ['DAGSTER_HOME']}/dagster.log"
+    )
 
 
 class _Watcher:
@@ -200,7 +208,12 @@ class _Watcher:
         """Print what happened since the last call."""
         from dagster import DagsterEventType
 
-        kinds = {DagsterEventType.STEP_START, DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.STEP_FAILURE}
+        kinds = {
+            DagsterEventType.STEP_START,
+            DagsterEventType.RUN_SUCCESS,
+            DagsterEventType.RUN_FAILURE,
+            DagsterEventType.STEP_FAILURE,
+        }
         for run in reversed(self.instance.get_runs(limit=5)):
             connection = self.instance.get_records_for_run(run.run_id, self.cursors.get(run.run_id), kinds, limit=200)
             self.cursors[run.run_id] = connection.cursor
@@ -209,7 +222,9 @@ class _Watcher:
                 if event is None:
                     continue
                 when = dt.datetime.fromtimestamp(record.event_log_entry.timestamp).strftime("%H:%M:%S")  # noqa: DTZ006 - for a person
-                what = event.step_key or {"PIPELINE_SUCCESS": "done"}.get(event.event_type_value, event.event_type_value.lower())
+                what = event.step_key or {"PIPELINE_SUCCESS": "done"}.get(
+                    event.event_type_value, event.event_type_value.lower()
+                )
                 console.print(f"  {when} {run.tags.get('landing/days', run.job_name)}: {what}", highlight=False)
 
 

@@ -34,6 +34,4 @@ IDENTITY = dg.TimeWindowPartitionMapping()
 
 def days_back(first: int, last: int = 0) -> dg.TimeWindowPartitionMapping:
     """Day D reads the days D - first to D - last; days before the first partition do not exist and are not asked for."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-first, end_offset=-last, allow_nonexistent_upstream_partitions=True
-    )
+    return dg.TimeWindowPartitionMapping(start_offset=-first, end_offset=-last, allow_nonexistent_upstream_partitions=True)

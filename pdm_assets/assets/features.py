@@ -21,7 +21,7 @@ def observation_lineage() -> dg.TableColumnLineage:
     """Which raw columns each feature is made from."""
 
     def source(feature: str) -> list[dg.TableColumnDep]:
-        stem = feature.split("_")[0]
+        stem = feature.split("_", maxsplit=1)[0]
         if stem in CHANNEL_NAMES:
             return [_dep("telemetry", stem), _dep("telemetry", "observed_at")]
         if stem in ERROR_CODES:
@@ -57,7 +57,11 @@ def _dep(table: str, column: str) -> dg.TableColumnDep:
     pool="spark",
 )
 def observations(
-    context: dg.AssetExecutionContext, lake: Lake, telemetry: DataFrame, errors: DataFrame, machines: DataFrame
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    telemetry: DataFrame,
+    errors: DataFrame,
+    machines: DataFrame,
 ) -> dg.Output[DataFrame]:
     """One row per machine and observation time: what was known of the machine then, and nothing later.
 
@@ -65,9 +69,7 @@ def observations(
     latest replacement of each component, age and machine model. Windows are (observed_at - lookback, observed_at].
     """
     _, end = span(context.partition_keys)
-    frame = observe_machines(
-        machines, telemetry, errors, lake.read(MAINTENANCE, end=end), cadence_hours=SETTINGS.cadence_hours
-    )
+    frame = observe_machines(machines, telemetry, errors, lake.read(MAINTENANCE, end=end), cadence_hours=SETTINGS.cadence_hours)
     return dg.Output(frame, metadata={"dagster/column_lineage": observation_lineage()})
 
 

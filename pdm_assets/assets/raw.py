@@ -13,7 +13,15 @@ from pdm_assets.partitions import DAILY, ONE_RUN
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, write_partitions
 from pdm_assets.resources.landing_zone import Landing
-from pdm_assets.schemas.raw import ERRORS, FAILURES, MACHINES, MAINTENANCE, RAW_TABLES, TELEMETRY, quarantine_of
+from pdm_assets.schemas.raw import (
+    ERRORS,
+    FAILURES,
+    MACHINES,
+    MAINTENANCE,
+    RAW_TABLES,
+    TELEMETRY,
+    quarantine_of,
+)
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.transforms.ingest import quarantined_rows, raw_rows, sort_landed_rows
 
@@ -31,7 +39,7 @@ def _outs(table: Table, doc: str, **raw_options: Any) -> dict[str, dg.AssetOut]:
         f"quarantined_{table.name}": dg.AssetOut(
             key=quarantine_of(table).key.split("/"),
             group_name="quarantine",
-            description=f"One row per landed row of {table.name} that was not taken: file, line, the row's text and the reason.",
+            description=f"One row per landed row of {table.name} that was not taken: file, line, text and reason.",
             **common,
         ),
     }
@@ -44,9 +52,16 @@ def _options(table: Table, doc: str, **raw_options: Any) -> dict[str, Any]:
         "outs": _outs(table, doc, **raw_options),
         "check_specs": [
             dg.AssetCheckSpec(
-                BALANCE, asset=key, blocking=True, description="landed = raw + quarantined + exact duplicates + superseded, by day"
+                BALANCE,
+                asset=key,
+                blocking=True,
+                description="landed = raw + quarantined + exact duplicates + superseded, by day",
             ),
-            dg.AssetCheckSpec(TAKEN, asset=key, description="no landed file was refused for its columns or because it can't be read"),
+            dg.AssetCheckSpec(
+                TAKEN,
+                asset=key,
+                description="no landed file was refused for its columns or because it can't be read",
+            ),
         ],
         "partitions_def": DAILY,
         "backfill_policy": ONE_RUN,
@@ -83,7 +98,10 @@ def land_errors(context: dg.AssetExecutionContext, lake: Lake, landing: Landing,
 
 
 @dg.multi_asset(
-    **_options(MAINTENANCE, "One row per component replaced, planned or after a failure; the first day also holds what is older."),
+    **_options(
+        MAINTENANCE,
+        "One row per component replaced, planned or after a failure; the first day also holds what is older.",
+    ),
     ins={"machines": dg.AssetIn(key=["raw", "machines"])},
 )
 def land_maintenance(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, machines: DataFrame) -> Events:
@@ -103,9 +121,7 @@ def land_failures(context: dg.AssetExecutionContext, lake: Lake, landing: Landin
 ASSETS = [land_machines, land_telemetry, land_errors, land_maintenance, land_failures]
 
 
-def _take(
-    context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table: Table, machines: DataFrame | None
-) -> Events:
+def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table: Table, machines: DataFrame | None) -> Events:
     """Write what is acceptable to raw, the rest to quarantine, and say where each landed row went."""
     start, end = span(context.partition_keys)
     look = landing.zone.look(table.key)  # one look: a file that lands from here on belongs to the next run
@@ -165,11 +181,16 @@ def _balance(landed: Mapping[dt.date, int], fate: Mapping[tuple[dt.date, str], i
     accounted: Counter[dt.date] = Counter()
     for (day, _), count in fate.items():
         accounted[day] += count
-    wrong = {day: (landed.get(day, 0), accounted[day]) for day in landed.keys() | accounted.keys() if landed.get(day, 0) != accounted[day]}
+    wrong = {
+        day: (landed.get(day, 0), accounted[day])
+        for day in landed.keys() | accounted.keys()
+        if landed.get(day, 0) != accounted[day]
+    }
     return dg.AssetCheckResult(
         check_name=BALANCE,
         asset_key=table.key.split("/"),
         passed=not wrong,
-        description="; ".join(f"{day}: {rows} landed, {found} accounted for" for day, (rows, found) in sorted(wrong.items())) or None,
+        description="; ".join(f"{day}: {rows} landed, {found} accounted for" for day, (rows, found) in sorted(wrong.items()))
+        or None,
         metadata={"landed_rows": sum(landed.values()), **_counts(fate), "days_out_of_balance": len(wrong)},
     )

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from functools import reduce
+from typing import Any
 
 import dagster as dg
 from pyspark.sql import DataFrame
@@ -32,7 +33,10 @@ from pdm_assets.schemas.table import DATE
     pool="spark",
 )
 def component_risk(
-    lake: Lake, model_store: dg.ResourceParam[ModelStore], observations: DataFrame, failure_model: dict[dt.date, DayModel]
+    lake: Lake,
+    model_store: dg.ResourceParam[ModelStore],
+    observations: DataFrame,
+    failure_model: dict[dt.date, DayModel],
 ) -> dg.Output[DataFrame]:
     """One row per machine, observation time and component: the probability that it fails within the horizon.
 
@@ -42,10 +46,15 @@ def component_risk(
     without = sorted(day for day, model in failure_model.items() if model.version is None)
     if len(without) == len(failure_model):
         raise dg.Failure(
-            f"no model is in force for {_days(without)}: {failure_model[without[0]].detail if without else 'no model day was read'}. "
-            "Materialize models/failure_model for a day with enough history (its metadata names the first), then score again."
+            f"no model is in force for {_days(without)}: {_why_not(failure_model, without)}. Materialize models/failure_model "
+            "for a day with enough history (its metadata names the first), then score again."
         )
-    frame = risks(model_store, observations, {d: m.version for d, m in failure_model.items() if m.version}, lake.version(OBSERVATIONS))
+    frame = risks(
+        model_store,
+        observations,
+        {d: m.version for d, m in failure_model.items() if m.version},
+        lake.version(OBSERVATIONS),
+    )
     lineage = {
         name: [
             dg.TableColumnDep(dg.AssetKey(["features", "observations"]), feature)
@@ -53,7 +62,7 @@ def component_risk(
         ]
         for name in ("machine_id", "observed_at", "probability", "is_alert")
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "dagster/column_lineage": dg.TableColumnLineage(lineage),
         "model_versions": ", ".join(sorted({m.version for m in failure_model.values() if m.version})),
         "days_without_model": len(without),
@@ -62,9 +71,7 @@ def component_risk(
     return dg.Output(frame, metadata=metadata)
 
 
-def risks(
-    store: ModelStore, observations: DataFrame, versions: Mapping[dt.date, str], features_version: int
-) -> DataFrame:
+def risks(store: ModelStore, observations: DataFrame, versions: Mapping[dt.date, str], features_version: int) -> DataFrame:
     """Rows of scores/component_risk for the days that have a version; each model is loaded once."""
     days_by_version: dict[str, list[dt.date]] = {}
     for day, version in sorted(versions.items()):
@@ -83,6 +90,10 @@ def risks(
             ).select(*COMPONENT_RISK.column_names)
         )
     return reduce(DataFrame.unionByName, parts)
+
+
+def _why_not(models: Mapping[dt.date, DayModel], without: list[dt.date]) -> str:
+    return models[without[-1]].detail if without else "models/failure_model has no such day"
 
 
 def _days(days: list[dt.date]) -> str:

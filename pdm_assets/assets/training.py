@@ -16,7 +16,14 @@ from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
 from pdm_assets.settings import ModelType
 
 CODE_VERSION = "1"
-TEST_METRICS = ("average_precision", "roc_auc", "brier", "observation_precision", "observation_recall", "observation_f1")
+TEST_METRICS = (
+    "average_precision",
+    "roc_auc",
+    "brier",
+    "observation_precision",
+    "observation_recall",
+    "observation_f1",
+)
 
 
 class TrainingConfig(dg.Config):
@@ -39,7 +46,10 @@ class TrainingConfig(dg.Config):
     pool="spark",
 )
 def failure_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, lake: Lake, model_store: dg.ResourceParam[ModelStore]
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    lake: Lake,
+    model_store: dg.ResourceParam[ModelStore],
 ) -> dict[dt.date, DayModel]:
     """One row per day: the model in force, which knew nothing from that day's start on.
 

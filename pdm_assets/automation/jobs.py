@@ -36,13 +36,15 @@ class ScoreRange(dg.Config):
     to_date: str = Field(description="last day to score, YYYY-MM-DD, included")
     model: str = Field(
         default="random_forest",
-        description="a version, or a model type: then each day is scored by the newest version of it that knew nothing of the day",
+        description="a version, or a model type: then the newest version of it that knew nothing of the day scores it",
     )
     results_table: str = Field(description="table below lake/results/ to write; its days in the range are replaced")
 
 
 @dg.op(pool="spark")
-def score_days(context: dg.OpExecutionContext, config: ScoreRange, lake: Lake, model_store: dg.ResourceParam[ModelStore]) -> None:
+def score_days(
+    context: dg.OpExecutionContext, config: ScoreRange, lake: Lake, model_store: dg.ResourceParam[ModelStore]
+) -> None:
     """Score a range of days into a table of its own; scores/component_risk is not touched."""
     start, last = _day("start_date", config.start_date), _day("to_date", config.to_date)
     if last < start:
@@ -68,7 +70,10 @@ def score_days(context: dg.OpExecutionContext, config: ScoreRange, lake: Lake, m
         dg.AssetMaterialization(
             asset_key=["results", config.results_table],
             description=f"scores of {start} to {last} by {config.model}",
-            metadata={**describe(lake, table, commit), "model_versions": ", ".join(sorted(set(versions.values())))},
+            metadata={
+                **describe(lake, table, commit),
+                "model_versions": ", ".join(sorted(set(versions.values()))),
+            },
         )
     )
 
@@ -97,7 +102,9 @@ def _version_for(day: dt.date, model: str, store: ModelStore, registered: list[R
         return fitting.version
     named = next((m for m in registered if m.version == model), None)
     if named is None:
-        raise dg.Failure(str(NoSuchModel(f"no model {model!r}. Registered: {', '.join(m.version for m in registered) or 'none'}")))
+        raise dg.Failure(
+            str(NoSuchModel(f"no model {model!r}. Registered: {', '.join(m.version for m in registered) or 'none'}"))
+        )
     if named.cutoff > day:
         raise dg.Failure(f"{model} has cutoff {named.cutoff} and may have learnt from {day}: score from its cutoff on")
     return named.version

@@ -55,7 +55,8 @@ def landing_sensor(
     waiting_since = cursor.get("waiting_since") or now.timestamp()
     if landing.seconds_since_last_change() < QUIET_S and now.timestamp() - waiting_since < PATIENCE_S:
         return dg.SensorResult(
-            skip_reason="files are still landing", cursor=_cursor(cursor.get("seen"), waiting_since=waiting_since)
+            skip_reason="files are still landing",
+            cursor=_cursor(cursor.get("seen"), waiting_since=waiting_since),
         )
     store = SeenStore(Path(landing.staging) / "seen")
     marks = mark_days(

@@ -2,7 +2,7 @@
 
 A day's mark says all that its partitions depend on: the files of each table that hold rows of it, the machine list in force,
 and whether it is over (labels wait for that). A day whose mark changed is dirty, and so are the days after it that look back
-on it. What was seen is a mark per day; it is kept in a file named by its own hash, and the sensor's cursor holds the name, for a
+on it. What was seen is a mark per day; kept in a file named by its own hash; the sensor's cursor holds the name, for a
 cursor of several kilobytes would be stored again with every tick.
 """
 

@@ -21,5 +21,6 @@ def no_label_before_its_horizon_is_over(context: dg.AssetCheckExecutionContext, 
     day_end = pc.add(labels[DATE].cast(labels["observed_at"].type), dt.timedelta(days=1))
     early = pc.sum(pc.greater(horizon_end, day_end).cast("int64")).as_py() or 0
     return dg.AssetCheckResult(
-        passed=early == 0, metadata={"labels": labels.num_rows, "labels_before_their_time": early, "days": f"{start} to {end}"}
+        passed=early == 0,
+        metadata={"labels": labels.num_rows, "labels_before_their_time": early, "days": f"{start} to {end}"},
     )

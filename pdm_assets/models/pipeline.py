@@ -86,9 +86,7 @@ def fit_pipeline(
     return PipelineModel([*shared.stages, *fitted])
 
 
-def importances(
-    pipeline: "PipelineModel", components: Sequence[str], features: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def importances(pipeline: "PipelineModel", components: Sequence[str], features: Sequence[str]) -> dict[str, dict[str, float]]:
     """How much each feature weighs in each component's classifier: shares of 1, all 0 if it uses none.
 
     Of trees: Spark's impurity-based importance. Of a regression: the size of the coefficient per standard
@@ -98,9 +96,7 @@ def importances(
 
     indexer = next(stage for stage in pipeline.stages if hasattr(stage, "labelsArray"))
     indicators = [
-        f"{name}={value}"
-        for name, values in zip(CATEGORICAL_FEATURES, indexer.labelsArray, strict=True)
-        for value in values
+        f"{name}={value}" for name, values in zip(CATEGORICAL_FEATURES, indexer.labelsArray, strict=True) for value in values
     ]
     names = [*(name for name in features if name not in CATEGORICAL_FEATURES), *indicators]
     result = {}

@@ -35,7 +35,7 @@ class TrainingError(ValueError):
     """The windows can't make a model; the text says which window lacks what."""
 
 
-class TooFewFailures(TrainingError):  # noqa: N818 - it says what is wrong
+class TooFewFailures(TrainingError):
     """No component fails in the training window."""
 
 
@@ -213,17 +213,12 @@ def _outcomes(
     )
     names = found["window"].to_numpy()
     return {
-        name: {
-            c: Outcomes(found[c].to_numpy()[is_named], found[label_of(c)].to_numpy()[is_named] == 1.0)
-            for c in COMPONENTS
-        }
+        name: {c: Outcomes(found[c].to_numpy()[is_named], found[label_of(c)].to_numpy()[is_named] == 1.0) for c in COMPONENTS}
         for name, is_named in ((name, names == name) for name in named)
     }
 
 
-def _thresholds(
-    outcomes: Mapping[str, Outcomes], constants: Mapping[str, float]
-) -> tuple[dict[str, float], list[str]]:
+def _thresholds(outcomes: Mapping[str, Outcomes], constants: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
     thresholds, notes = {}, []
     for component, (probabilities, fails) in outcomes.items():
         if component in constants:

@@ -8,13 +8,13 @@ import dagster as dg
 from pyspark.sql import DataFrame
 
 from pdm_assets.resources.lake import Commit, Lake
-from pdm_assets.schemas.tables import TABLES
 from pdm_assets.schemas.table import Table
+from pdm_assets.schemas.tables import TABLES
 
 PREVIEW_ROWS = 5
 
 
-class DeltaIOManager(dg.ConfigurableIOManager):  # type: ignore[type-arg]
+class DeltaIOManager(dg.ConfigurableIOManager):
     """Writes the days of a run in one commit, and reads exactly the days that Dagster maps.
 
     An asset may return None for "no rows": its days are emptied. The materialization of each day says its rows; table
@@ -26,7 +26,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):  # type: ignore[type-arg]
     def handle_output(self, context: dg.OutputContext, obj: DataFrame | None) -> None:
         """Replace the days of the run with the frame's rows."""
         if obj is not None and not hasattr(obj, "sparkSession"):
-            raise TypeError(f"{context.asset_key.to_user_string()} returned {type(obj).__name__}: return a Spark DataFrame or None")
+            raise TypeError(
+                f"{context.asset_key.to_user_string()} returned {type(obj).__name__}: return a Spark DataFrame or None"
+            )
         table = TABLES[context.asset_key.to_user_string()]
         start, end = days_of(context)
         note = {"run_id": context.run_id, "asset": table.key, "days": f"{start}/{end}"}

@@ -187,7 +187,13 @@ class Engine:
 
     def _start(self) -> EngineInfo:
         _java_is_there()
-        command = [sys.executable, "-m", "pdm_assets.resources.engine", str(self.folder), json.dumps(dataclasses.asdict(self.sizing))]
+        command = [
+            sys.executable,
+            "-m",
+            "pdm_assets.resources.engine",
+            str(self.folder),
+            json.dumps(dataclasses.asdict(self.sizing)),
+        ]
         pid = int(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -342,7 +348,8 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
     import importlib.util
 
     spec = importlib.util.find_spec("pyspark")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     home = Path(spec.origin).parent
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     conf = {
@@ -350,14 +357,18 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(port),
     }
-    command = [str(home / "bin" / "spark-submit"), "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command = [
+        str(home / "bin" / "spark-submit"),
+        "--class",
+        "org.apache.spark.sql.connect.service.SparkConnectServer",
+    ]
     command += ["--master", f"local[{sizing.cores}]", "--driver-memory", f"{sizing.memory_mb}m"]
     command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
     environ = {**os.environ, "SPARK_HOME": str(home), "SPARK_CONNECT_AUTHENTICATE_TOKEN": token}
     log = folder / "engine.log"
     if log.exists():
         log.replace(folder / "engine.previous.log")
-    with open(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:  # noqa: PTH123 - os.open sets the mode at birth
+    with open(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:
         return subprocess.Popen(
             [*command, "spark-internal"],
             stdin=subprocess.DEVNULL,
@@ -371,7 +382,7 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
 
 def _write_private(path: Path, text: str) -> None:
     partial = path.with_suffix(".part")
-    with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as out:  # noqa: PTH123
+    with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as out:
         out.write(text)
     partial.replace(path)
 

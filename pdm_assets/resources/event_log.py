@@ -63,7 +63,9 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
     def _begin(self, shard: str) -> Iterator[Connection]:
         """As the parent's _connect, whose lock is held for the whole batch."""
         engine = create_engine(
-            self.conn_string_for_shard(shard), poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
+            self.conn_string_for_shard(shard),
+            poolclass=NullPool,
+            connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
         )
         if shard not in self._initialized_dbs:
             self._initdb(engine)

@@ -40,7 +40,7 @@ class Commit:
         return sum(self.rows_by_day.values())
 
 
-class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Lake(dg.ConfigurableResource):
     """The tables below `root` (a path or an object-store URI), or `catalog.schema.group_name` where these are set."""
 
     spark: dg.ResourceDependency[SparkEngine]
@@ -70,7 +70,11 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
 
     def read(
-        self, table: Table, start: dt.date | None = None, end: dt.date | None = None, version: int | None = None
+        self,
+        table: Table,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        version: int | None = None,
     ) -> DataFrame:
         """Rows of the days [start, end), or of all days before `end`, or of all; of an earlier version where one is named.
 
@@ -134,7 +138,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self.exists(table):
             return
         columns = ", ".join(
-            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {_quoted(f.metadata['comment'])}"
+            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'}"
+            f" COMMENT {_quoted(f.metadata['comment'])}"
             for f in table.struct.fields
         )
         by_day = f" PARTITIONED BY ({DATE})" if table.daily else ""
@@ -194,20 +199,24 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         if not self.exists(table):
             return None
         if self.catalog:
-            return self.read(table).agg(F.min(DATE)).collect()[0][0]  # type: ignore[no-any-return]
+            return self.read(table).agg(F.min(DATE)).collect()[0][0]
         files = self.delta(table).get_add_actions(flatten=True)
         days = files.column("partition.date").to_pylist()
         return min(days) if days else None
 
     def rows(
-        self, table: Table, start: dt.date | None = None, end: dt.date | None = None, columns: list[str] | None = None
+        self,
+        table: Table,
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        columns: list[str] | None = None,
     ) -> list[dict[str, Any]]:
         """Rows of a small table, or of few days, without Spark."""
-        return self.arrow(table, start, end).to_table(columns=columns).to_pylist()  # type: ignore[no-any-return]
+        return self.arrow(table, start, end).to_table(columns=columns).to_pylist()
 
     def preview(self, table: Table, day: dt.date, limit: int = 5) -> list[dict[str, Any]]:
         """The first rows of a day, for the UI."""
-        return self.arrow(table, day, day + dt.timedelta(days=1)).head(limit).to_pylist()  # type: ignore[no-any-return]
+        return self.arrow(table, day, day + dt.timedelta(days=1)).head(limit).to_pylist()
 
     def count_true(self, table: Table, start: dt.date, end: dt.date) -> dict[dt.date, dict[str, int]]:
         """Of each day, how often each of the table's `counted` columns is true."""
@@ -238,5 +247,3 @@ def _days(start: dt.date, end: dt.date) -> list[dt.date]:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-

@@ -62,11 +62,7 @@ class CsvReader(RowReader):
         if parsed is None or parsed.num_rows != lines:
             return None
         values = {name: parsed[name].combine_chunks() for name in self.columns}
-        if any(
-            pc.any(pc.match_substring_regex(v, '["\\r\\n]')).as_py()
-            for v in values.values()
-            if v.type == pa.string()
-        ):
+        if any(pc.any(pc.match_substring_regex(v, '["\\r\\n]')).as_py() for v in values.values() if v.type == pa.string()):
             return None
         if self.time is not None:
             values[self.time] = _times(values[self.time])
@@ -76,9 +72,7 @@ class CsvReader(RowReader):
             return [self.complete(values, numbers)]
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
         starts = np.concatenate([[0], ends[:-1]])
-        bad = [
-            self.read_lines(block[starts[n] : ends[n]], first_line + int(n)) for n in np.flatnonzero(~good)
-        ]
+        bad = [self.read_lines(block[starts[n] : ends[n]], first_line + int(n)) for n in np.flatnonzero(~good)]
         return [self.complete(values, numbers).filter(pa.array(good)), *bad]
 
 
@@ -94,9 +88,7 @@ def _parse(block: bytes, types: dict[str, pa.DataType]) -> pa.Table | None:
     try:
         return pacsv.read_csv(
             pa.BufferReader(block),
-            read_options=pacsv.ReadOptions(
-                column_names=list(types), use_threads=False, block_size=len(block) + 1
-            ),
+            read_options=pacsv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(block) + 1),
             convert_options=pacsv.ConvertOptions(column_types=types, null_values=list(MISSING)),
         )
     except pa.ArrowInvalid:
@@ -108,9 +100,7 @@ def _times(times: pa.Array) -> pa.Array:
     if times.type == NAIVE:
         return times.view(UTC)
     distinct = times.dictionary_encode()
-    parsed = pa.array(
-        [None if text is None else parse_time(text) for text in distinct.dictionary.to_pylist()], UTC
-    )
+    parsed = pa.array([None if text is None else parse_time(text) for text in distinct.dictionary.to_pylist()], UTC)
     return parsed.take(distinct.indices)
 
 
@@ -131,9 +121,7 @@ def _blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
         cut = chunk.rfind(b"\n") + 1
         rest = chunk[cut:]
         if len(rest) > BLOCK_BYTES:
-            raise LandingError(
-                f"{name}: no line ends within {BLOCK_BYTES >> 20} MiB: no CSV file. Land one in its place"
-            )
+            raise LandingError(f"{name}: no line ends within {BLOCK_BYTES >> 20} MiB: no CSV file. Land one in its place")
         if cut:
             yield chunk[:cut]
     if rest:
@@ -196,15 +184,11 @@ def _typed(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         wide = column.cast(pa.float64(), safe=False)
         whole = pc.and_(pc.equal(wide, pc.floor(wide)), pc.less(pc.abs(wide), 2.0 ** (kind.bit_width - 1)))
         return pc.if_else(whole, column, pa.scalar(None, given)).cast(kind)
-    if (kind == pa.float64() and numeric) or (
-        kind == pa.string() and (textual or pa.types.is_integer(given))
-    ):
+    if (kind == pa.float64() and numeric) or (kind == pa.string() and (textual or pa.types.is_integer(given))):
         return column.cast(kind)
     if pa.types.is_null(given):
         return pa.nulls(len(column), kind)
-    raise LandingError(
-        f"{name} is of type {given}, which can't be read as {kind}. Convert it and land the file again"
-    )
+    raise LandingError(f"{name} is of type {given}, which can't be read as {kind}. Convert it and land the file again")
 
 
 def _text(value: Any) -> str:
@@ -233,12 +217,8 @@ def read_landed(path: Path, table: Table) -> Iterator[pa.Table]:
     try:
         yield from (_parquet_rows if format_of(path.name) == ".parquet" else _csv_rows)(path, table)
     except (EOFError, zlib.error, pa.ArrowException) as error:
-        raise LandingError(
-            f"{path.name}: can't be read to its end: {error}. Land a whole file in its place"
-        ) from error
+        raise LandingError(f"{path.name}: can't be read to its end: {error}. Land a whole file in its place") from error
     except OSError as error:
         if error.errno is not None:  # the disk's trouble, not the file's
             raise
-        raise LandingError(
-            f"{path.name}: can't be read to its end: {error}. Land a whole file in its place"
-        ) from error
+        raise LandingError(f"{path.name}: can't be read to its end: {error}. Land a whole file in its place") from error

@@ -62,9 +62,7 @@ class LandedTable:
         if self.table == MACHINES:
             return self._scan_machines(spark, start, end)
         ranked = enumerate(self.files)
-        parts = {
-            part: rank for rank, file in ranked for part in file.parts if self._overlaps(part, start, end)
-        }
+        parts = {part: rank for rank, file in ranked for part in file.parts if self._overlaps(part, start, end)}
         rows = self._read(spark, parts).where(F.col(DATE) < F.lit(end))
         if start > self.first_day:
             rows = rows.where(F.col(DATE) >= F.lit(start))
@@ -72,9 +70,7 @@ class LandedTable:
             reason = F.lit(f"before the first day partition ({self.first_day.isoformat()})")
             early = F.when(F.col(DATE) < F.lit(self.first_day), reason)
             rows = rows.withColumn("problem", F.coalesce("problem", early))
-        ranks = spark.createDataFrame(
-            [(self.files[rank].name, rank) for rank in sorted(set(parts.values()))], RANK
-        )
+        ranks = spark.createDataFrame([(self.files[rank].name, rank) for rank in sorted(set(parts.values()))], RANK)
         rows = rows.withColumn(DATE, F.greatest(DATE, F.lit(self.first_day)))
         return rows.join(F.broadcast(ranks), on="file", how="inner")
 
@@ -104,9 +100,7 @@ class LandedTable:
 
     def _scan_machines(self, spark: SparkSession, start: dt.date, end: dt.date) -> DataFrame:
         in_force = self._in_force(start, end)
-        parts = {
-            part: rank for rank in sorted({rank for rank, _ in in_force}) for part in self.files[rank].parts
-        }
+        parts = {part: rank for rank in sorted({rank for rank, _ in in_force}) for part in self.files[rank].parts}
         schema = T.StructType([*RANK.fields, T.StructField(DATE, T.DateType(), nullable=False)])
         days = spark.createDataFrame([(self.files[rank].name, rank, day) for rank, day in in_force], schema)
         return self._read(spark, parts).drop(DATE).join(F.broadcast(days), on="file", how="inner")

@@ -52,9 +52,7 @@ def parse_time(text: str) -> dt.datetime | None:
     text = text.strip()
     try:
         if iso := ISO_TIME.fullmatch(text):
-            year, month, day, hour, minute, second, fraction, _, sign, offset_hours, offset_minutes = (
-                iso.groups()
-            )
+            year, month, day, hour, minute, second, fraction, _, sign, offset_hours, offset_minutes = iso.groups()
             micros = int((fraction or "")[:6].ljust(6, "0"))
             parts = (int(part or 0) for part in (year, month, day, hour, minute, second))
             offset = dt.timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
@@ -99,9 +97,7 @@ class RowReader:
         self.columns = columns
         types = {field.name: ARROW_TYPES[type(field.dataType)] for field in table.columns}
         self.types = {name: types[name] for name in columns}
-        self.schema = pa.schema(
-            [("line", pa.int64()), *types.items(), ("problem", pa.string()), ("text", pa.string())]
-        )
+        self.schema = pa.schema([("line", pa.int64()), *types.items(), ("problem", pa.string()), ("text", pa.string())])
         self.time = next((name for name, kind in types.items() if kind == UTC), None)
 
     def read_fields(self, fields: Sequence[str]) -> tuple[dict[str, Any], str | None]:
@@ -155,9 +151,7 @@ class RowReader:
             if kind == pa.float64():
                 masks.append(pc.fill_null(pc.is_finite(values[name]), False))
             elif kind == UTC:
-                masks.append(
-                    pc.fill_null(pc.greater_equal(values[name], pa.scalar(FIRST_REAL_TIME, UTC)), False)
-                )
+                masks.append(pc.fill_null(pc.greater_equal(values[name], pa.scalar(FIRST_REAL_TIME, UTC)), False))
             elif kind == pa.string():
                 masks.append(
                     pc.fill_null(

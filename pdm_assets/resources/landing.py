@@ -51,9 +51,7 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     tables = {path: table for path in sorted(source.iterdir()) if (table := table_of(path.name))}
     if not tables:
         names = ", ".join(stems[0] + FORMATS[0] for stems in FILE_STEMS.values())
-        raise LandingError(
-            f"{source}: no file to land. Usual names: {names}, also with PdM_ in front, .csv.gz or .parquet"
-        )
+        raise LandingError(f"{source}: no file to land. Usual names: {names}, also with PdM_ in front, .csv.gz or .parquet")
     for path, table in tables.items():
         if path.is_symlink() or not path.is_file():
             raise LandingError(f"{path}: a link or folder, not a file. Put the file itself there")
@@ -152,10 +150,7 @@ class LandingZone:
     def machine_lists(self) -> dict[dt.date, str]:
         """The same for the fleet lists, by the day from which a list holds, up to the next of these days."""
         look = self.look(MACHINES.key)
-        lists = {
-            day: {_label(look.files[place]) for place in places}
-            for day, places in look.machine_lists().items()
-        }
+        lists = {day: {_label(look.files[place]) for place in places} for day, places in look.machine_lists().items()}
         for replaced in sorted(day for day in lists if day <= self.first_day)[:-1]:
             del lists[replaced]
         return {max(day, self.first_day): each for day, each in _hashes(lists).items()}
@@ -166,7 +161,4 @@ def _label(file: StagedFile) -> str:
 
 
 def _hashes(labels: dict[dt.date, set[str]]) -> dict[dt.date, str]:
-    return {
-        day: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:16]
-        for day, each in sorted(labels.items())
-    }
+    return {day: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:16] for day, each in sorted(labels.items())}

@@ -54,7 +54,7 @@ class DayModel:
     detail: str
 
 
-class ModelStore(dg.ConfigurableIOManager):  # type: ignore[type-arg]
+class ModelStore(dg.ConfigurableIOManager):
     """Saves and finds models; as an IO manager, keeps the model in force of each day in lake/models/failure_model."""
 
     lake: dg.ResourceDependency[Lake]
@@ -74,16 +74,26 @@ class ModelStore(dg.ConfigurableIOManager):  # type: ignore[type-arg]
             for day, model in obj.items()
         ]
         frame = self.lake.spark.spark_session.createDataFrame(rows, FAILURE_MODEL.struct)
-        commit = self.lake.replace_days(FAILURE_MODEL, frame, start, end, {"run_id": context.run_id, "asset": FAILURE_MODEL.key})
+        commit = self.lake.replace_days(
+            FAILURE_MODEL, frame, start, end, {"run_id": context.run_id, "asset": FAILURE_MODEL.key}
+        )
         context.add_output_metadata(describe(self.lake, FAILURE_MODEL, commit))
-        mark_days(context, {day: {"model_version": m.version or "none", "status": m.status} for day, m in obj.items()})
+        mark_days(
+            context,
+            {day: {"model_version": m.version or "none", "status": m.status} for day, m in obj.items()},
+        )
 
     def load_input(self, context: dg.InputContext) -> dict[dt.date, DayModel]:
         """The model in force of each day that is read."""
         start, end = days_of(context)
         rows = self.lake.rows(FAILURE_MODEL, start, end)
         return {
-            row[DATE]: DayModel(row["model_version"], row["cutoff_at"] and row["cutoff_at"].date(), row["status"], row["detail"])
+            row[DATE]: DayModel(
+                row["model_version"],
+                row["cutoff_at"] and row["cutoff_at"].date(),
+                row["status"],
+                row["detail"],
+            )
             for row in rows
         }
 
@@ -130,9 +140,19 @@ class ModelStore(dg.ConfigurableIOManager):  # type: ignore[type-arg]
         """Every version, the newest knowledge last."""
         if not self.lake.exists(REGISTRY):
             return []
-        rows = self.lake.rows(REGISTRY, columns=["model_version", "model_type", "horizon_hours", "cutoff_at", "trained_at", "path"])
+        rows = self.lake.rows(
+            REGISTRY,
+            columns=["model_version", "model_type", "horizon_hours", "cutoff_at", "trained_at", "path"],
+        )
         models = [
-            Registered(r["model_version"], r["model_type"], r["horizon_hours"], r["cutoff_at"].date(), r["trained_at"], r["path"])
+            Registered(
+                r["model_version"],
+                r["model_type"],
+                r["horizon_hours"],
+                r["cutoff_at"].date(),
+                r["trained_at"],
+                r["path"],
+            )
             for r in rows
         ]
         return sorted(models, key=lambda model: model.age_order)
@@ -145,5 +165,3 @@ class ModelStore(dg.ConfigurableIOManager):  # type: ignore[type-arg]
 
 def _midnight(day: dt.date) -> dt.datetime:
     return dt.datetime.combine(day, dt.time(), dt.UTC)
-
-

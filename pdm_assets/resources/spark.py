@@ -74,6 +74,8 @@ class SparkEngine(PySparkResource):
             self._shared = None
 
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+
         builder = SparkSession.builder
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
@@ -86,12 +88,19 @@ class SparkEngine(PySparkResource):
             session = builder.getOrCreate()
             jars_are_fetched()
             return session
-        address = self.remote if self.mode == "remote" else held.enter_context(self.engine.lease()).address
+        if self.mode == "remote":
+            assert self.remote is not None  # settings refuse the mode without it
+            address = self.remote
+        else:
+            address = held.enter_context(self.engine.lease()).address
         builder = builder.remote(address)
         for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
             builder = builder.config(name, value)
         # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server
-        return builder.create()
+        session = builder.create()
+        # By default a call to a server that has died is tried again for ten minutes, and so is saying goodbye to it.
+        session.client.set_retry_policies([DefaultPolicy(max_retries=8, max_backoff=5_000)])
+        return session
 
 
 class _Shared:

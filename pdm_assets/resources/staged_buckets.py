@@ -15,9 +15,7 @@ from pdm_assets.schemas.table import DATE
 
 BUCKET_DAYS = 8
 ROWS_A_PART = 192 << 10
-ROWS_HELD = (
-    3 << 20
-)  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
+ROWS_HELD = 3 << 20  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
 DAY_US = 24 * 3_600 * 1_000_000
 UNDATED = np.iinfo(np.int64).min
 EPOCH = dt.date(1970, 1, 1)
@@ -62,9 +60,7 @@ class Buckets:
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
         for picked in np.split(order, starts)[1:]:
             # A copy for each bucket: a slice would keep all of the batch in memory until it is written.
-            self._hold(
-                int(buckets[picked[0]]), rows.take(pa.array(picked)) if len(picked) < len(rows) else rows
-            )
+            self._hold(int(buckets[picked[0]]), rows.take(pa.array(picked)) if len(picked) < len(rows) else rows)
         while sum(self._held_rows.values()) > ROWS_HELD:
             self._write(max(self._held_rows, key=self._held_rows.__getitem__))
 
@@ -121,9 +117,7 @@ class Buckets:
         )
 
 
-def write_rows(
-    batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, fallback_day: dt.date
-) -> StagedRows:
+def write_rows(batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, fallback_day: dt.date) -> StagedRows:
     """Stage the rows of the file named `file` into a folder; `time` is its time column, if it has one."""
     buckets = Buckets(folder, file, time)
     for rows in batches:

@@ -93,9 +93,7 @@ class StagedFile:
             "home_day": self.home_day.isoformat(),
             "columns": self.columns,
             "rows_by_day": {day.isoformat(): rows for day, rows in sorted((self.rows_by_day or {}).items())},
-            "parts": [
-                (part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts
-            ],
+            "parts": [(part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts],
             "refusal": self.refusal,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -116,9 +114,7 @@ class StagedFile:
             home_day=day(manifest["home_day"]),
             columns=tuple(manifest["columns"]),
             rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
-            parts=tuple(
-                StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]
-            ),
+            parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
             refusal=manifest["refusal"],
         )
 
@@ -148,9 +144,7 @@ class Staging:
         prints = [file.fingerprint(self.table) for file in landed]
         if any(self._known(each) is None for each in prints) or self._unwanted(prints):
             with locked(self.root):
-                staged = [
-                    self._known(each) or self._stage(file) for each, file in zip(prints, landed, strict=True)
-                ]
+                staged = [self._known(each) or self._stage(file) for each, file in zip(prints, landed, strict=True)]
                 self._withdraw(prints)
         else:
             staged = [self._known(each) for each in prints]
@@ -177,9 +171,7 @@ class Staging:
         try:
             try:
                 columns = columns_of(landed.path, self.table)
-                rows = write_rows(
-                    read_landed(landed.path, self.table), folder, name, time_column, fallback_day
-                )
+                rows = write_rows(read_landed(landed.path, self.table), folder, name, time_column, fallback_day)
                 staged = StagedFile(
                     name,
                     landed.size,
@@ -193,9 +185,7 @@ class Staging:
             except LandingError as refusal:
                 for part in folder.iterdir():
                     part.unlink()
-                staged = StagedFile(
-                    name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal)
-                )
+                staged = StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal))
             if LandedFile.at(landed.path) != landed:
                 return None
             staged.write(folder)

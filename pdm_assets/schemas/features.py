@@ -21,7 +21,11 @@ CHANNEL_FEATURES = tuple(
     for hours in LOOKBACK_HOURS
 )
 ERROR_FEATURES = tuple(
-    column(f"{code}_count_{ERROR_LOOKBACK_HOURS}h", T.IntegerType(), f"{code} in the last {ERROR_LOOKBACK_HOURS} h")
+    column(
+        f"{code}_count_{ERROR_LOOKBACK_HOURS}h",
+        T.IntegerType(),
+        f"{code} in the last {ERROR_LOOKBACK_HOURS} h",
+    )
     for code in ERROR_CODES
 )
 REPLACEMENT_FEATURES = tuple(
@@ -51,14 +55,16 @@ OBSERVATIONS = Table(
         *ERROR_FEATURES,
         *REPLACEMENT_FEATURES,
         *MACHINE_FEATURES,
-        column(READINGS_COUNT, T.IntegerType(), f"readings in the last {max(LOOKBACK_HOURS)} h: how complete the look-back is"),
+        column(
+            READINGS_COUNT,
+            T.IntegerType(),
+            f"readings in the last {max(LOOKBACK_HOURS)} h: how complete the look-back is",
+        ),
     ),
     unique=OBSERVATION_KEY,
 )
 # What a model may see: READINGS_COUNT only decides whether an observation is scored.
-NUMERIC_FEATURES = tuple(
-    f.name for f in (*CHANNEL_FEATURES, *ERROR_FEATURES, *REPLACEMENT_FEATURES) + MACHINE_FEATURES[:1]
-)
+NUMERIC_FEATURES = tuple(f.name for f in (*CHANNEL_FEATURES, *ERROR_FEATURES, *REPLACEMENT_FEATURES, MACHINE_FEATURES[0]))
 CATEGORICAL_FEATURES = ("machine_model",)
 
 COMPONENT = column("component", T.StringType(), "component of the machine")
@@ -68,7 +74,11 @@ COMPONENT_FAILURES = Table(
         MACHINE_ID,
         OBSERVED_AT,
         COMPONENT,
-        column("fails_within_horizon", T.BooleanType(), "the component fails in (observed_at, observed_at + horizon]"),
+        column(
+            "fails_within_horizon",
+            T.BooleanType(),
+            "the component fails in (observed_at, observed_at + horizon]",
+        ),
         column("horizon_hours", T.IntegerType(), "length of the horizon"),
     ),
     unique=(*OBSERVATION_KEY, "component"),
@@ -78,7 +88,12 @@ COMPONENT_FAILURES = Table(
 FAILURE_MODEL = Table(
     key="models/failure_model",
     columns=(
-        column("model_version", T.StringType(), "version in force for the day; null if there is none", nullable=True),
+        column(
+            "model_version",
+            T.StringType(),
+            "version in force for the day; null if there is none",
+            nullable=True,
+        ),
         column("cutoff_at", T.TimestampType(), "nothing after it was known to the model", nullable=True),
         column("status", T.StringType(), "trained, carried forward or too little history"),
         column("detail", T.StringType(), "why, in words"),
@@ -115,5 +130,8 @@ COMPONENT_RISK = Table(
     ),
     unique=(*OBSERVATION_KEY, "component"),
     counted=("is_alert",),
-    constraints={"probability_is_one": "probability BETWEEN 0 AND 1", "component_is_known": one_of("component", COMPONENTS)},
+    constraints={
+        "probability_is_one": "probability BETWEEN 0 AND 1",
+        "component_is_known": one_of("component", COMPONENTS),
+    },
 )

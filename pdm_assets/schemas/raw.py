@@ -31,6 +31,7 @@ MACHINE_ID = column("machine_id", T.LongType(), "number of the machine in the fl
 
 
 def one_of(name: str, values: tuple[str, ...]) -> str:
+    """The CHECK rule that a column has one of these values."""
     return f"{name} IN ({', '.join(repr(value) for value in values)})"
 
 
@@ -95,7 +96,11 @@ FILE_STEMS = {
     "raw/machines": ("machines",),
 }
 FILE_COLUMNS = {
-    "raw/telemetry": {"datetime": "observed_at", "machineID": "machine_id", **{name: name for name in CHANNEL_NAMES}},
+    "raw/telemetry": {
+        "datetime": "observed_at",
+        "machineID": "machine_id",
+        **{name: name for name in CHANNEL_NAMES},
+    },
     "raw/errors": {"datetime": "occurred_at", "machineID": "machine_id", "errorID": "error_code"},
     "raw/maintenance": {"datetime": "performed_at", "machineID": "machine_id", "comp": "component"},
     "raw/failures": {"datetime": "failed_at", "machineID": "machine_id", "failure": "component"},
@@ -109,7 +114,11 @@ def quarantine_of(table: Table) -> Table:
         key=table.key.replace("raw/", "quarantine/"),
         columns=(
             column("file", T.StringType(), "landed file, relative to the landing folder of the table"),
-            column("line", T.LongType(), "line in the file, the header being line 1; row number in a Parquet file"),
+            column(
+                "line",
+                T.LongType(),
+                "line in the file, the header being line 1; row number in a Parquet file",
+            ),
             column("reason", T.StringType(), "why the row was not taken"),
             column("text", T.StringType(), "the row as it landed"),
         ),

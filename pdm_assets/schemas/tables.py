@@ -1,6 +1,12 @@
 """Every Delta table of the platform by its key."""
 
-from pdm_assets.schemas.features import COMPONENT_FAILURES, COMPONENT_RISK, FAILURE_MODEL, OBSERVATIONS, REGISTRY
+from pdm_assets.schemas.features import (
+    COMPONENT_FAILURES,
+    COMPONENT_RISK,
+    FAILURE_MODEL,
+    OBSERVATIONS,
+    REGISTRY,
+)
 from pdm_assets.schemas.raw import QUARANTINE_TABLES, RAW_TABLES
 from pdm_assets.schemas.table import Table
 

@@ -112,8 +112,8 @@ def live(machine_id: int, *, hours: int, seed: int, harder: bool = False) -> Lif
             elif hour < hours:
                 life.replacements.append((hour, component))
     life.replacements += [(hour, component) for component, hour in before.items() if hour >= -HISTORY_DAYS * HOURS_A_DAY]
-    for channel, component in enumerate(COMPONENTS):
-        starts = _times(noise.spawn(1)[0], component.decoys_a_year, -DRIFT_HOURS, hours)
+    for channel, part in enumerate(COMPONENTS):
+        starts = _times(noise.spawn(1)[0], part.decoys_a_year, -DRIFT_HOURS, hours)
         life.drifts += [Drift(channel, start, DRIFT_HOURS, harder) for start in starts]
     for code, a_year in enumerate(BACKGROUND_ERRORS_A_YEAR):
         life.errors += [(hour, code) for hour in _times(noise.spawn(1)[0], a_year, 0, hours)]
@@ -153,7 +153,11 @@ def _age(rng: np.random.Generator) -> int:
 def _visit(life: Life, since: np.ndarray, chances: np.ndarray, work: np.ndarray) -> tuple[list[int], list[int]]:
     """Which components have failed and which are replaced as a precaution, at most two together."""
     everything = range(len(COMPONENTS))
-    failing = [c for c in everything if _can_fail(life, c) and since[c] >= COMPONENTS[c].least_slots and chances[c, 0] < COMPONENTS[c].hazard]
+    failing = [
+        c
+        for c in everything
+        if _can_fail(life, c) and since[c] >= COMPONENTS[c].least_slots and chances[c, 0] < COMPONENTS[c].hazard
+    ]
     failing.sort(key=lambda c: chances[c, 2])
     if len(failing) > 1:
         failing = failing[: 2 if work[0] < SECOND_FAILURE else 1]

@@ -12,7 +12,13 @@ from pyarrow import csv
 from pdm_assets.simulator.writer import FILES
 
 # Telemetry last: what makes a day's observations is then seen together with the day's events.
-FOLDERS = {"machines.csv": "machines", "errors.csv": "errors", "maint.csv": "maintenance", "failures.csv": "failures", "telemetry.csv": "telemetry"}
+FOLDERS = {
+    "machines.csv": "machines",
+    "errors.csv": "errors",
+    "maint.csv": "maintenance",
+    "failures.csv": "failures",
+    "telemetry.csv": "telemetry",
+}
 
 
 class Replayer:
@@ -47,8 +53,15 @@ class Replayer:
                 continue
             folder = self.landing_root / FOLDERS[name]
             folder.mkdir(parents=True, exist_ok=True)
-            final, partial = folder / f"{folder.name}-{label}.csv", folder / f".{folder.name}-{label}.csv.part"
-            csv.write_csv(rows.slice(first, last - first), str(partial), csv.WriteOptions(quoting_style="none", quoting_header="none"))
+            final, partial = (
+                folder / f"{folder.name}-{label}.csv",
+                folder / f".{folder.name}-{label}.csv.part",
+            )
+            csv.write_csv(
+                rows.slice(first, last - first),
+                str(partial),
+                csv.WriteOptions(quoting_style="none", quoting_header="none"),
+            )
             if final.exists() and final.read_bytes() == partial.read_bytes():
                 partial.unlink()  # landed before: a new time would make it news
                 continue
@@ -60,7 +73,7 @@ class Replayer:
 def _rows(path: Path, first_day: dt.date) -> tuple[np.ndarray, pa.Table]:
     """The rows from a day on, in the order of time, and their times."""
     kinds = {field.name: field.type for field in FILES[path.name]}
-    start = pa.scalar(dt.datetime.combine(first_day, dt.time()) if first_day > dt.date.min else dt.datetime(1, 1, 1), pa.timestamp("s"))  # noqa: DTZ001
+    start = pa.scalar(dt.datetime.combine(first_day, dt.time()), pa.timestamp("s"))
     with csv.open_csv(path, convert_options=csv.ConvertOptions(column_types=kinds)) as batches:
         kept = [batch.filter(pc.greater_equal(batch["datetime"], start)) for batch in batches]
     rows = pa.Table.from_batches(kept, schema=FILES[path.name]).sort_by([("datetime", "ascending"), ("machineID", "ascending")])

@@ -18,7 +18,11 @@ DECIMALS = 6  # more says nothing about noise of 5 to 50, and is a third of the 
 CHANNELS = ("volt", "rotate", "pressure", "vibration")
 FILES = {
     "telemetry.csv": pa.schema(
-        [("datetime", pa.timestamp("s")), ("machineID", pa.int64()), *((name, pa.float64()) for name in CHANNELS)]
+        [
+            ("datetime", pa.timestamp("s")),
+            ("machineID", pa.int64()),
+            *((name, pa.float64()) for name in CHANNELS),
+        ]
     ),
     "errors.csv": pa.schema([("datetime", pa.timestamp("s")), ("machineID", pa.int64()), ("errorID", pa.string())]),
     "maint.csv": pa.schema([("datetime", pa.timestamp("s")), ("machineID", pa.int64()), ("comp", pa.string())]),
@@ -109,7 +113,11 @@ def events(lives: list[Life], start: dt.datetime) -> Chunk:
     def table(name: str, kind: str, rows: list[tuple[int, int, int]]) -> pa.Table:
         hours = np.array([hour for _, hour, _ in rows], dtype=np.int64)
         times = np.datetime64(start, "s") + hours * np.timedelta64(3600, "s")
-        columns = [pa.array(times), pa.array([m for m, _, _ in rows], pa.int64()), pa.array([f"{kind}{n + 1}" for *_, n in rows], pa.string())]
+        columns = [
+            pa.array(times),
+            pa.array([m for m, _, _ in rows], pa.int64()),
+            pa.array([f"{kind}{n + 1}" for *_, n in rows], pa.string()),
+        ]
         return pa.Table.from_arrays(columns, schema=FILES[name])
 
     return {

@@ -9,7 +9,7 @@ import math
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
-from pdm_assets.schemas.features import OBSERVATIONS, READINGS_COUNT
+from pdm_assets.schemas.features import OBSERVATIONS
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
 from pdm_assets.schemas.table import DATE
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS, FIRST_OBSERVATION_HOUR, LOOKBACK_HOURS
@@ -105,7 +105,10 @@ def _anchors(telemetry: DataFrame) -> DataFrame:
     return extremes.select(
         "machine_id",
         *(
-            F.when((F.col(f"{name}_max") - F.col(f"{name}_min")) * LEVEL_PER_SPREAD < F.abs(f"{name}_min"), F.col(f"{name}_min"))
+            F.when(
+                (F.col(f"{name}_max") - F.col(f"{name}_min")) * LEVEL_PER_SPREAD < F.abs(f"{name}_min"),
+                F.col(f"{name}_min"),
+            )
             .otherwise(0.0)
             .alias(f"{name}_anchor")
             for name in CHANNEL_NAMES
@@ -156,10 +159,7 @@ def _windows(bucket_hours: int) -> list[Column]:
             for hours in LOOKBACK_HOURS
             for name in ("readings", *_sums())
         ),
-        *(
-            over_last(code, ERROR_LOOKBACK_HOURS, bucket_hours).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h")
-            for code in ERROR_CODES
-        ),
+        *(over_last(code, ERROR_LOOKBACK_HOURS, bucket_hours).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h") for code in ERROR_CODES),
         *(F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
     ]
 
@@ -214,5 +214,3 @@ def _standard_deviation(channel: str, hours: int) -> Column:
     total, squares = F.col(f"{channel}_sum_{hours}h"), F.col(f"{channel}_squares_{hours}h")
     spread = F.greatest(squares - F.try_divide(total * total, count), F.lit(0.0))
     return F.when(count > 1, F.sqrt(spread / (count - 1)))
-
-

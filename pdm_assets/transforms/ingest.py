@@ -63,10 +63,7 @@ def sort_landed_rows(
     for name in values:
         same_values &= F.col(name) == F.col(f"winner.{name}")
     verdict = (
-        F.when(F.col("reason").isNotNull(), QUARANTINED)
-        .when(same_row, RAW)
-        .when(same_values, DUPLICATE)
-        .otherwise(SUPERSEDED)
+        F.when(F.col("reason").isNotNull(), QUARANTINED).when(same_row, RAW).when(same_values, DUPLICATE).otherwise(SUPERSEDED)
     )
     text = F.coalesce("text", F.when(F.col("reason").isNotNull(), _as_csv(table)))
     return decided.withColumn("verdict", verdict).withColumn("text", text).drop("winner", "is_known")
@@ -77,18 +74,14 @@ _WHOLE = (Window.unboundedPreceding, Window.unboundedFollowing)
 
 def _first_reason(table: Table, fleet_is_known: bool) -> Column:
     """Why a row can't be taken on its own account, or null. A constraint begins with its column."""
-    required = [
-        F.when(F.col(f.name).isNull(), F.lit(f"{f.name} is missing")) for f in table.columns if not f.nullable
-    ]
+    required = [F.when(F.col(f.name).isNull(), F.lit(f"{f.name} is missing")) for f in table.columns if not f.nullable]
     rules = []
     for rule in table.constraints.values():
         name = rule.split()[0]
         said = F.concat(F.lit(f"{name} is "), F.col(name).cast("string"), F.lit(f", valid: {rule}"))
         rules.append(F.when(~F.expr(rule), said))
     if fleet_is_known:
-        unknown = F.concat(
-            F.lit("machine "), F.col("machine_id").cast("string"), F.lit(" is not in the fleet that day")
-        )
+        unknown = F.concat(F.lit("machine "), F.col("machine_id").cast("string"), F.lit(" is not in the fleet that day"))
         rules.append(F.when(F.col("is_known").isNull(), unknown))
     return F.coalesce("problem", *required, *rules)
 

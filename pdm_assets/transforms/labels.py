@@ -51,11 +51,15 @@ def label_observations(
     failure_times = failures.groupBy(*same_component).agg(F.collect_list("failed_at").alias("failure_times"))
     horizon_end = F.col("observed_at") + F.lit(horizon)
     fails = F.exists("failure_times", lambda failed_at: (failed_at > F.col("observed_at")) & (failed_at <= horizon_end))
-    return candidates.join(F.broadcast(failure_times), on=same_component, how="left").select(
-        "machine_id",
-        "observed_at",
-        "component",
-        F.coalesce(fails, F.lit(False)).alias("fails_within_horizon"),
-        F.lit(int(horizon.total_seconds()) // 3600).alias("horizon_hours"),
-        DATE,
-    ).select(*COMPONENT_FAILURES.column_names)
+    return (
+        candidates.join(F.broadcast(failure_times), on=same_component, how="left")
+        .select(
+            "machine_id",
+            "observed_at",
+            "component",
+            F.coalesce(fails, F.lit(False)).alias("fails_within_horizon"),
+            F.lit(int(horizon.total_seconds()) // 3600).alias("horizon_hours"),
+            DATE,
+        )
+        .select(*COMPONENT_FAILURES.column_names)
+    )

@@ -16,7 +16,10 @@ TELEMETRY, MAINTENANCE = "raw/telemetry", "raw/maintenance"
 
 def marks(telemetry, *, maintenance=None, lists=None, now=LATER, partitions=None):
     return mark_days(
-        {TELEMETRY: {day(d): f for d, f in telemetry.items()}, MAINTENANCE: {day(d): f for d, f in (maintenance or {}).items()}},
+        {
+            TELEMETRY: {day(d): f for d, f in telemetry.items()},
+            MAINTENANCE: {day(d): f for d, f in (maintenance or {}).items()},
+        },
         {day(d): f for d, f in (lists or {"2015-01-01": "fleet"}).items()},
         now,
         horizon_days=2,
@@ -74,7 +77,11 @@ def test_late_data_takes_the_days_that_look_back_on_it():
 
 def test_a_redelivered_file_takes_only_its_days():
     seen = marks(whole_january())
-    assert request(marks({**whole_january(), "2015-01-05": "b"}), seen) == ("2015-01-05", "2015-01-07", "redelivered")
+    assert request(marks({**whole_january(), "2015-01-05": "b"}), seen) == (
+        "2015-01-05",
+        "2015-01-07",
+        "redelivered",
+    )
 
 
 def test_the_same_bytes_delivered_again_at_another_time_have_another_request_than_before():

@@ -54,15 +54,10 @@ def observations_of(spark: SparkSession, columns: dict[str, list]) -> DataFrame:
     return _frame(spark, OBSERVATIONS.columns, columns)
 
 
-def labels_of(
-    spark: SparkSession, columns: dict[str, list], never: tuple[str, ...] = (), horizon_hours: int = 48
-) -> DataFrame:
+def labels_of(spark: SparkSession, columns: dict[str, list], never: tuple[str, ...] = (), horizon_hours: int = 48) -> DataFrame:
     """What becomes of the observations; components in `never` do not fail."""
     rows = len(columns["machine_id"])
-    long = {
-        name: [value for component in COMPONENTS for value in columns[name]]
-        for name in ("machine_id", "observed_at")
-    }
+    long = {name: [value for component in COMPONENTS for value in columns[name]] for name in ("machine_id", "observed_at")}
     long["component"] = [component for component in COMPONENTS for _ in range(rows)]
     long["fails_within_horizon"] = [
         bool(count) and component not in never

@@ -29,9 +29,7 @@ CARD = ModelCard(
     model_type="random_forest",
     horizon_hours=48,
     cutoff=dt.date(2015, 12, 1),
-    windows={
-        "train": WindowCounts(Window(dt.date(2015, 1, 3), dt.date(2015, 9, 30)), 54_000, {"comp1": 500})
-    },
+    windows={"train": WindowCounts(Window(dt.date(2015, 1, 3), dt.date(2015, 9, 30)), 54_000, {"comp1": 500})},
     rows_fitted=54_000,
     one_healthy_in=1,
     one_failing_in=1,

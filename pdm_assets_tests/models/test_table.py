@@ -23,9 +23,7 @@ def test_the_training_table_has_one_row_per_observation_with_its_outcomes(spark)
     found = {row["observed_at"]: tuple(row[label] for label in LABELS) for row in table.collect()}
     healthy = (0.0, 0.0, 0.0, 0.0)
     expected = [(1.0, 1.0, 0.0, 0.0), healthy, (0.0, 1.0, 0.0, 0.0), healthy, healthy, healthy]
-    assert found == dict(
-        zip((at.replace(tzinfo=None) for at in columns["observed_at"]), expected, strict=True)
-    )
+    assert found == dict(zip((at.replace(tzinfo=None) for at in columns["observed_at"]), expected, strict=True))
 
 
 def test_an_observation_needs_the_known_outcome_of_every_component(spark):
@@ -83,10 +81,7 @@ def test_thinned_rows_stand_for_all_of_them(spark):
     healthy = F.when(F.col("machine_id") < 2_000, 1.0).otherwise(0.0)
     rows = rows.withColumns({label: healthy if label == "fails_comp2" else F.lit(0.0) for label in LABELS})
     thinned = thin_out(rows, one_healthy_in=9, one_failing_in=1, seed=3)
-    found = {
-        row["fails_comp2"]: row
-        for row in thinned.groupBy("fails_comp2").agg(F.sum("weight"), F.count("*")).collect()
-    }
+    found = {row["fails_comp2"]: row for row in thinned.groupBy("fails_comp2").agg(F.sum("weight"), F.count("*")).collect()}
     assert tuple(found[1.0])[1:] == (2_000.0, 2_000)
     # 2,000 of 18,000 by a fair hash: three standard deviations are 127 rows
     assert abs(found[0.0]["count(1)"] - 2_000) < 127

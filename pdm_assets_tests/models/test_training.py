@@ -24,7 +24,8 @@ from pdm_assets_tests.models.fleet import (
 )
 
 FEW = {
-    "random_forest": {"numTrees": 5, "maxDepth": 3},
+    # every split sees every feature, or five trees would be too few to outvote those that never saw the error
+    "random_forest": {"numTrees": 5, "maxDepth": 3, "featureSubsetStrategy": "all"},
     "decision_tree": {"maxDepth": 2},
     "gradient_boosted_trees": {"maxIter": 2, "maxDepth": 2},
     "logistic_regression": {"maxIter": 20},
@@ -118,9 +119,7 @@ def test_the_card_counts_what_each_window_holds(a_tree):
     card = a_tree.card
     for name, window in WINDOWS.named().items():
         inside = [n for n, at in enumerate(COLUMNS["observed_at"]) if window.start_at <= at < window.end_at]
-        positives = {
-            c: sum(COLUMNS[f"{c.replace('comp', 'error')}_count_24h"][n] for n in inside) for c in COMPONENTS
-        }
+        positives = {c: sum(COLUMNS[f"{c.replace('comp', 'error')}_count_24h"][n] for n in inside) for c in COMPONENTS}
         assert (card.windows[name].rows, card.windows[name].positives) == (len(inside), positives)
     assert card.rows_fitted == MACHINES * 20 * 2
     assert card.metrics["calibration"]["comp1"].positives == card.windows["calibration"].positives["comp1"]
@@ -130,14 +129,9 @@ def test_the_card_counts_what_each_window_holds(a_tree):
 def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labels):
     inside = F.lit(False)
     for window in WINDOWS.named().values():
-        inside |= (F.col("observed_at") >= F.lit(window.start_at)) & (
-            F.col("observed_at") < F.lit(window.end_at)
-        )
+        inside |= (F.col("observed_at") >= F.lit(window.start_at)) & (F.col("observed_at") < F.lit(window.end_at))
     poisoned = observations.withColumns(
-        {
-            f"error{n}_count_24h": F.when(inside, F.col(f"error{n}_count_24h")).otherwise(99)
-            for n in range(1, 6)
-        }
+        {f"error{n}_count_24h": F.when(inside, F.col(f"error{n}_count_24h")).otherwise(99) for n in range(1, 6)}
     )
     flipped = F.when(inside, F.col("fails_within_horizon")).otherwise(~F.col("fails_within_horizon"))
     again = trained(poisoned, labels.withColumn("fails_within_horizon", flipped))
@@ -177,9 +171,7 @@ def test_unknown_values_are_learnt_from_and_scored(spark, labels):
     model = trained(observations, labels)
     assert "comp1_days_since_replacement" in model.card.features
     assert "comp2_days_since_replacement" not in model.card.features
-    assert model.card.notes == (
-        "not used, for no row of the training window has a value: comp2_days_since_replacement",
-    )
+    assert model.card.notes == ("not used, for no row of the training window has a value: comp2_days_since_replacement",)
     assert len(risks(observations, model.pipeline, model.card)) == MACHINES * DAYS * 2 * len(COMPONENTS)
 
 
@@ -195,13 +187,10 @@ def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observat
 
 def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
     calm = F.col("observed_at") < F.lit(WINDOWS.calibration.start_at)
-    model = trained(
-        observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm)
-    )
+    model = trained(observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm))
     assert model.card.thresholds == dict.fromkeys(COMPONENTS, 0.5)
     assert model.card.notes == tuple(
-        f"{component} never fails in the calibration window: its threshold is just 0.5"
-        for component in COMPONENTS
+        f"{component} never fails in the calibration window: its threshold is just 0.5" for component in COMPONENTS
     )
     assert model.card.metrics["test"][POOLED].average_precision is None
 
@@ -214,9 +203,7 @@ def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observation
 
 
 def test_without_any_failure_there_is_nothing_to_learn(spark, observations):
-    with pytest.raises(
-        TooFewFailures, match=r"comp4 fails within 48 h of any of the 240 .*\[2015-01-03, 2015-01-23\)"
-    ):
+    with pytest.raises(TooFewFailures, match=r"comp4 fails within 48 h of any of the 240 .*\[2015-01-03, 2015-01-23\)"):
         trained(observations, labels_of(spark, COLUMNS, never=COMPONENTS))
 
 

@@ -53,16 +53,12 @@ def test_outcomes_of_a_window_are_over_before_the_next_begins(cutoff, settings):
 
 @given(cutoff=DAYS, settings=LENGTHS)
 def test_windows_have_the_lengths_that_are_set(cutoff, settings):
-    lengths = [
-        (window.end - window.start).days for window in model_windows(cutoff, settings).named().values()
-    ]
+    lengths = [(window.end - window.start).days for window in model_windows(cutoff, settings).named().values()]
     assert lengths == [settings.train_days, settings.calibration_days, settings.test_days]
 
 
 def test_the_first_possible_model_of_the_defaults_is_338_days_after_the_first_telemetry():
-    assert first_possible_cutoff(dt.date(2015, 1, 1), Settings()) == dt.date(2015, 1, 1) + dt.timedelta(
-        days=338
-    )
+    assert first_possible_cutoff(dt.date(2015, 1, 1), Settings()) == dt.date(2015, 1, 1) + dt.timedelta(days=338)
 
 
 @given(first_day=DAYS, settings=LENGTHS)

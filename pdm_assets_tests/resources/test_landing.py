@@ -98,9 +98,7 @@ def test_a_folder_with_nothing_to_land_says_which_names_are_usual(tmp_path):
     with pytest.raises(LandingError, match="no such folder"):
         land(tmp_path / "none", tmp_path / "landing")
     (tmp_path / "none").mkdir()
-    with pytest.raises(
-        LandingError, match=r"telemetry.csv, errors.csv, maint.csv, failures.csv, machines.csv"
-    ):
+    with pytest.raises(LandingError, match=r"telemetry.csv, errors.csv, maint.csv, failures.csv, machines.csv"):
         land(tmp_path / "none", tmp_path / "landing")
 
 
@@ -250,9 +248,7 @@ def test_a_fleet_list_holds_until_one_with_a_later_date_replaces_it(zone, spark)
     put(zone, "machines/machines.csv", f"{FLEET}\n1,model1,1\n2,model1,1", minute=1)
     put(zone, "machines/extra.csv", f"{FLEET}\n3,model1,1", minute=2)
     put(zone, "machines/2015-01-03.csv", f"{FLEET}\n2,model1,2", minute=0)
-    rows = scanned(
-        zone, spark, MACHINES.key, "2015-01-02", "2015-01-05", "date", "machine_id", "file", "landed_rank"
-    )
+    rows = scanned(zone, spark, MACHINES.key, "2015-01-02", "2015-01-05", "date", "machine_id", "file", "landed_rank")
     second, third, fourth = (day(f"2015-01-0{n}") for n in (2, 3, 4))
     assert rows == [
         (second, 1, "machines.csv", 1),

@@ -27,9 +27,7 @@ ROW = "2015-01-01 06:00:00,1,170.5,450,100,40"
 def read(path: Path, content: str | bytes, table=TELEMETRY):
     """The rows of a file as dictionaries, by line; a good row without its empty problem and text."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    rows = sorted(
-        (row for rows in read_landed(path, table) for row in rows.to_pylist()), key=lambda row: row["line"]
-    )
+    rows = sorted((row for rows in read_landed(path, table) for row in rows.to_pylist()), key=lambda row: row["line"])
     for row in rows:
         if row["problem"] is None:
             assert row.pop("text") is None
@@ -54,9 +52,7 @@ def test_a_row_is_typed_and_named_as_in_the_table(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(
-            '"datetime","machineID","volt","rotate","pressure","vibration"\n' + ROW, id="quoted header"
-        ),
+        pytest.param('"datetime","machineID","volt","rotate","pressure","vibration"\n' + ROW, id="quoted header"),
         pytest.param(HEADER + '"2015-01-01 06:00:00","1","170.5",450,100,40', id="quoted values"),
         pytest.param("\ufeff" + HEADER + ROW + "\n", id="byte order mark"),
         pytest.param((HEADER + ROW + "\n").replace("\n", "\r\n"), id="Windows line ends"),
@@ -64,9 +60,7 @@ def test_a_row_is_typed_and_named_as_in_the_table(tmp_path):
             "machine_id,OBSERVED_AT, Volt,rotate,pressure,vibration\n1,2015-01-01T06:00:00,170.5,450,100,40",
             id="our names, any case and order",
         ),
-        pytest.param(
-            HEADER + ROW.replace("170.5", " 170.5 ") + "\n\n", id="blanks around a number, blank last line"
-        ),
+        pytest.param(HEADER + ROW.replace("170.5", " 170.5 ") + "\n\n", id="blanks around a number, blank last line"),
     ],
 )
 def test_forms_of_csv_that_say_the_same_read_the_same(tmp_path, content):
@@ -91,9 +85,7 @@ def test_forms_of_csv_that_say_the_same_read_the_same(tmp_path, content):
 )
 def test_a_time_is_utc_whatever_its_form(tmp_path, text, expected):
     assert parse_time(text) == dt.datetime.fromisoformat(expected)
-    assert read(tmp_path / "t.csv", HEADER + ROW.replace("2015-01-01 06:00:00", text))[0][
-        "observed_at"
-    ] == parse_time(text)
+    assert read(tmp_path / "t.csv", HEADER + ROW.replace("2015-01-01 06:00:00", text))[0]["observed_at"] == parse_time(text)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +153,7 @@ def test_text_that_is_not_utf8_is_a_problem(tmp_path):
 
 @pytest.mark.parametrize("row", ["1,,3", "1, ,3"])
 def test_a_machine_has_a_model(tmp_path, row):
-    assert (
-        read(tmp_path / "m.csv", f"machineID,model,age\n{row}", MACHINES)[0]["problem"]
-        == "machine_model is missing"
-    )
+    assert read(tmp_path / "m.csv", f"machineID,model,age\n{row}", MACHINES)[0]["problem"] == "machine_model is missing"
 
 
 def test_lines_are_counted_across_blocks_pieces_and_ragged_rows(tmp_path, monkeypatch):
@@ -176,9 +165,7 @@ def test_lines_are_counted_across_blocks_pieces_and_ragged_rows(tmp_path, monkey
         lines[n - 2] = text
     rows = read(tmp_path / "t.csv", HEADER + "\n".join(lines))
     assert [row["line"] for row in rows] == [n for n in range(2, 1002) if n != 500]
-    assert {row["line"]: row["text"] for row in rows if "problem" in row} == {
-        n: text for n, text in bad.items() if text
-    }
+    assert {row["line"]: row["text"] for row in rows if "problem" in row} == {n: text for n, text in bad.items() if text}
 
 
 values = st.one_of(
@@ -247,9 +234,7 @@ def test_a_file_with_other_columns_is_refused_whole(tmp_path, header, found):
         read(tmp_path / "telemetry.csv", header)
     assert "telemetry.csv" in str(error.value)
     assert f"{found}" in str(error.value)
-    assert "Expected, in any order: datetime, machineID, volt, rotate, pressure, vibration" in str(
-        error.value
-    )
+    assert "Expected, in any order: datetime, machineID, volt, rotate, pressure, vibration" in str(error.value)
 
 
 def test_a_compressed_file_reads_the_same_and_a_cut_one_is_refused(tmp_path):
@@ -295,9 +280,7 @@ def test_parquet_reads_by_row_number_and_keeps_bad_rows_as_csv(tmp_path):
 
 
 def test_parquet_times_of_another_zone_are_converted(tmp_path):
-    there = pa.array([utc("2015-01-01 05:00")], pa.timestamp("us", "UTC")).cast(
-        pa.timestamp("ms", "Europe/Berlin")
-    )
+    there = pa.array([utc("2015-01-01 05:00")], pa.timestamp("us", "UTC")).cast(pa.timestamp("ms", "Europe/Berlin"))
     path = parquet(
         tmp_path / "e.parquet",
         datetime=there,
@@ -374,11 +357,7 @@ def test_a_part_holds_few_days_and_all_parts_hold_every_row_once(tmp_path, monke
     monkeypatch.setattr(staged_buckets, "ROWS_A_PART", 100)
     monkeypatch.setattr(staged_buckets, "ROWS_HELD", 300)
     start = utc("2014-12-30 23:00")
-    lines = [
-        f"{start + dt.timedelta(hours=h):%Y-%m-%d %H:%M:%S},{m},1,1,1,1"
-        for m in (1, 2, 3)
-        for h in range(24 * 40)
-    ]
+    lines = [f"{start + dt.timedelta(hours=h):%Y-%m-%d %H:%M:%S},{m},1,1,1,1" for m in (1, 2, 3) for h in range(24 * 40)]
     staged = stage(tmp_path, "t.csv", HEADER + "\n".join(lines))
     seen = []
     for part in staged.parts:
@@ -398,8 +377,7 @@ def test_a_full_memory_writes_the_fullest_bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(staged_buckets, "ROWS_HELD", 5)
     reader = CsvReader(TELEMETRY, ("observed_at", "machine_id", "volt", "rotate", "pressure", "vibration"))
     batches = [
-        reader.read_lines("".join(f"2015-0{m}-01,1,1,1,1,1\n" for m in months).encode(), 2)
-        for months in ((1, 1, 1, 2), (2, 3))
+        reader.read_lines("".join(f"2015-0{m}-01,1,1,1,1,1\n" for m in months).encode(), 2) for months in ((1, 1, 1, 2), (2, 3))
     ]
     rows = write_rows(batches, tmp_path, "t.csv", "observed_at", day("2000-01-01"))
     assert [first.month for _, first, _ in rows.parts] == [1, 2, 3]

@@ -95,7 +95,10 @@ def test_machines_do_not_see_each_other(spark):
     )
     assert (rows[(1, "03 06")]["volt_mean_12h"], rows[(2, "03 06")]["volt_mean_12h"]) == (1.0, 9.0)
     assert (rows[(1, "03 06")]["error2_count_24h"], rows[(2, "03 06")]["error2_count_24h"]) == (1, 0)
-    assert (rows[(1, "03 06")]["comp4_never_replaced"], rows[(2, "03 06")]["comp4_never_replaced"]) == (True, False)
+    assert (rows[(1, "03 06")]["comp4_never_replaced"], rows[(2, "03 06")]["comp4_never_replaced"]) == (
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,11 @@ def test_errors_of_the_last_24_hours_count(spark, occurred_at, count):
 
 
 def test_two_errors_of_one_code_count_twice(spark):
-    happened = [(1, "2015-01-02 10:00", "error1"), (1, "2015-01-03 05:00", "error1"), (1, "2015-01-03 05:00", "error3")]
+    happened = [
+        (1, "2015-01-02 10:00", "error1"),
+        (1, "2015-01-03 05:00", "error1"),
+        (1, "2015-01-03 05:00", "error3"),
+    ]
     row = observe(spark, hourly(1, "2015-01-02 00:00", "2015-01-03 06:00"), errors_=happened)[(1, "03 06")]
     assert [row[f"error{n}_count_24h"] for n in range(1, 6)] == [2, 0, 1, 0, 0]
 
@@ -132,7 +139,8 @@ def test_the_latest_earlier_replacement_counts_not_the_oldest_or_a_later_one(spa
 
 
 @pytest.mark.parametrize(
-    ("cadence", "hours"), [(24, (6,)), (12, (6, 18)), (6, (0, 6, 12, 18)), (3, tuple(range(0, 24, 3))), (1, tuple(range(24)))]
+    ("cadence", "hours"),
+    [(24, (6,)), (12, (6, 18)), (6, (0, 6, 12, 18)), (3, tuple(range(0, 24, 3))), (1, tuple(range(24)))],
 )
 def test_every_cadence_observes_from_06_00_on(cadence, hours):
     assert observation_hours(cadence) == hours
@@ -176,10 +184,17 @@ def test_statistics_keep_their_digits_where_the_level_dwarfs_the_spread(spark, l
 class TestNoFuture:
     """Dropping everything after T changes no feature at or before T; making it absurd does not either."""
 
-    @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=4,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
     @given(cut=st.integers(0, 47))
     def test_no_feature_sees_past_its_observation(self, spark, cut):
-        readings = [(1, at, float((n * 31) % 101)) for n, (_, at, _) in enumerate(hourly(1, "2015-01-01 00:00", "2015-01-04 23:00"))]
+        readings = [
+            (1, at, float((n * 31) % 101)) for n, (_, at, _) in enumerate(hourly(1, "2015-01-01 00:00", "2015-01-04 23:00"))
+        ]
         events = [(1, (utc("2015-01-02 03:00") + n * 5 * HOUR).strftime("%Y-%m-%d %H:%M")) for n in range(12)]
         error_rows = [(*event, f"error{n % 5 + 1}") for n, event in enumerate(events)]
         replacements = [(*event, f"comp{n % 4 + 1}") for n, event in enumerate(events)]
@@ -200,7 +215,11 @@ class TestNoFuture:
 
 
 def test_a_range_of_days_gives_the_rows_of_the_whole_history(spark):
-    readings = [(m, at, float((n * m * 31) % 101)) for m in (1, 2) for n, (_, at, _) in enumerate(hourly(m, "2015-01-01 00:00", "2015-01-05 23:00"))]
+    readings = [
+        (m, at, float((n * m * 31) % 101))
+        for m in (1, 2)
+        for n, (_, at, _) in enumerate(hourly(m, "2015-01-01 00:00", "2015-01-05 23:00"))
+    ]
     replaced = [(1, "2015-01-01 06:00", "comp1"), (2, "2015-01-04 06:00", "comp3")]
     happened = [(1, "2015-01-03 20:00", "error1")]
     days = ["2015-01-01", "2015-01-02", "2015-01-03", "2015-01-04", "2015-01-05"]

@@ -36,9 +36,7 @@ def landed(spark, table, rows):
 
 def verdicts(spark, rows, table=TELEMETRY, known=None):
     """(rank, line) -> (verdict, reason)."""
-    known_machines = known and spark.createDataFrame(
-        [(day(on), m) for m, on in known], "date date, machine_id bigint"
-    )
+    known_machines = known and spark.createDataFrame([(day(on), m) for m, on in known], "date date, machine_id bigint")
     found = sort_landed_rows(landed(spark, table, rows), table, known_machines).collect()
     return {(row["landed_rank"], row["line"]): (row["verdict"], row["reason"]) for row in found}
 
@@ -181,9 +179,7 @@ def oracle(rows):
         if left:
             *last, best = max(left)
             for rank, line, volt in left:
-                found[rank, line] = (
-                    "raw" if [rank, line] == last else "duplicate" if volt == best else "superseded"
-                )
+                found[rank, line] = "raw" if [rank, line] == last else "duplicate" if volt == best else "superseded"
     return found
 
 
@@ -214,9 +210,7 @@ def test_every_row_has_the_verdict_of_the_rules_and_a_key_at_most_one_raw_row(sp
 def test_sorting_shuffles_the_rows_once_and_sorts_them_once(spark):
     known = spark.createDataFrame([(day("2015-01-01"), 1)], "date date, machine_id bigint")
     rows = sort_landed_rows(landed(spark, TELEMETRY, [reading(0, 2, 1.0)]), TELEMETRY, known, partitions=3)
-    written = raw_rows(rows, TELEMETRY).repartition(
-        3, "date"
-    )  # as the lake clusters a range before it writes
+    written = raw_rows(rows, TELEMETRY).repartition(3, "date")  # as the lake clusters a range before it writes
     plan = written._explain_string()
     assert plan.count("Exchange hashpartitioning") == 1
     assert plan.count("Sort [") == 1

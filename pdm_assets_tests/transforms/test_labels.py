@@ -15,7 +15,10 @@ def label(spark, failed, *, on=((1, "2015-01-01"),), hours=48, known_until="2015
         known_until=utc(known_until),
     )
     return {
-        (r["machine_id"], r["observed_at"].strftime("%d %H"), r["component"]): (r["fails_within_horizon"], r["date"])
+        (r["machine_id"], r["observed_at"].strftime("%d %H"), r["component"]): (
+            r["fails_within_horizon"],
+            r["date"],
+        )
         for r in frame.collect()
     }
 
@@ -49,7 +52,9 @@ def test_a_failure_of_another_machine_does_not_count(spark):
     assert label(spark, [(2, "2015-01-02 06:00", "comp1")])[(1, "01 06", "comp1")][0] is False
 
 
-@pytest.mark.parametrize(("hours", "known_on"), [(24, "2015-01-02"), (48, "2015-01-03"), (36, "2015-01-03"), (168, "2015-01-08")])
+@pytest.mark.parametrize(
+    ("hours", "known_on"), [(24, "2015-01-02"), (48, "2015-01-03"), (36, "2015-01-03"), (168, "2015-01-08")]
+)
 def test_a_label_is_kept_by_the_day_its_horizon_is_over(spark, hours, known_on):
     labels = label(spark, [], hours=hours)
     assert {date for _, date in labels.values()} == {day(known_on)}
@@ -64,12 +69,18 @@ def test_no_label_horizon_reaches_past_the_end_of_its_day(spark):
             horizon=dt.timedelta(hours=hours),
             known_until=utc("2016-01-01 00:00"),
         )
-        late = [r for r in frame.collect() if r["observed_at"] + dt.timedelta(hours=hours) > dt.datetime.combine(r["date"], dt.time()) + dt.timedelta(days=1)]
+        late = [
+            r
+            for r in frame.collect()
+            if r["observed_at"] + dt.timedelta(hours=hours) > dt.datetime.combine(r["date"], dt.time()) + dt.timedelta(days=1)
+        ]
         assert late == []
 
 
 @pytest.mark.parametrize(
-    ("known_until", "rows"), [("2015-01-03 23:59", 0), ("2015-01-04 00:00", 8)], ids=["the day is not over", "the day is over"]
+    ("known_until", "rows"),
+    [("2015-01-03 23:59", 0), ("2015-01-04 00:00", 8)],
+    ids=["the day is not over", "the day is over"],
 )
 def test_a_day_that_is_not_over_has_no_labels_not_even_positive_ones(spark, known_until, rows):
     assert len(label(spark, [(1, "2015-01-01 12:00", "comp1")], known_until=known_until)) == rows
