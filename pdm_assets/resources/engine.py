@@ -31,6 +31,10 @@ import psutil
 from pdm_assets.settings import Settings
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+# Hadoop without its native library starts a `chmod` process for every file and folder it makes: 1,560 of them for a year of
+# days in one table. This file system does it in Java.
+LOCAL_FILES_PACKAGE = "com.globalmentor:hadoop-bare-naked-local-fs:0.1.0"
+LOCAL_FILES_CLASS = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
 START_TIMEOUT_S = 180  # the first start downloads 87 MB of jars
 PING_TIMEOUT_S = 60  # an engine that doesn't say its version in this time is hung, not busy
 LOG_TAIL_LINES = 15
@@ -99,15 +103,23 @@ def delta_conf(cores: int, folder: Path) -> dict[str, str]:
 
 def _jar_cache() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "pdm-assets" / DELTA_PACKAGE.rsplit(":", 1)[1]
+    versions = (package.rsplit(":", 1)[1] for package in (DELTA_PACKAGE, LOCAL_FILES_PACKAGE))
+    return Path(cache) / "pdm-assets" / "-".join(("jars", *versions))
 
 
 def _jars() -> dict[str, str]:
     """Jars that were fetched once are named as files: no resolver, no network, two seconds less a start."""
-    if (_jar_cache() / "complete").exists():
-        # not extraClassPath: it comes before Spark's own jars, and Delta's older Jackson breaks Spark
-        return {"spark.jars": ",".join(sorted(map(str, (_jar_cache() / "jars").glob("*.jar"))))}
-    return {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivy": str(_jar_cache())}
+    if not (_jar_cache() / "complete").exists():
+        return {"spark.jars.packages": f"{DELTA_PACKAGE},{LOCAL_FILES_PACKAGE}", "spark.jars.ivy": str(_jar_cache())}
+    jars = sorted(map(str, (_jar_cache() / "jars").glob("*.jar")))
+    local_files = [jar for jar in jars if LOCAL_FILES_PACKAGE.split(":")[1] in jar]
+    return {
+        "spark.jars": ",".join(jar for jar in jars if jar not in local_files),
+        # Needed before Spark adds any jar. The others must not be here: they would come before Spark's own, and Delta's
+        # older Jackson breaks it.
+        "spark.driver.extraClassPath": ":".join(local_files),
+        "spark.hadoop.fs.file.impl": LOCAL_FILES_CLASS,
+    }
 
 
 def jars_are_fetched() -> None:
