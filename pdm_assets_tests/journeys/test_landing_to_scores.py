@@ -76,7 +76,9 @@ def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_day
 
         # Hours that land together are gathered into one run.
         replayer.land_hours(HISTORY_END, 0, 23)
-        it.wait_for("the next day", lambda: it.all_done(2) and day("2015-01-29") in days_with_rows(data, "scores/component_risk"))
+        it.wait_for(
+            "the next day", lambda: it.all_done(2) and day("2015-01-29") in days_with_rows(data, "scores/component_risk")
+        )
         assert len(it.runs()) == 2
 
         # Nothing new: nothing happens.

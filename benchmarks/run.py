@@ -1,0 +1,117 @@
+"""`make bench`: times of the platform's stages on one fleet, as a table in benchmarks/results.md.
+
+Loads a simulated year through the real assets, with Dagster's bookkeeping, in this process: raw, features, labels and
+models are each a range run of their own, as the time of a stage is wanted; then one more day, engine warm and cold.
+"""
+
+import argparse
+import datetime as dt
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results.md"
+END = dt.date(2026, 1, 1)
+
+
+def main() -> None:
+    """Run it and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machines", type=int, default=100)
+    parser.add_argument("--days", type=int, default=365)
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="pdm-bench-"))
+    try:
+        rows = _measure(root, options.machines, options.days)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    head = f"## {options.machines} machines x {options.days} days\n\n"
+    head += f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
+    head += f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make bench MACHINES={options.machines}`\n\n| work | time |\n| --- | --- |\n"
+    table = head + "".join(f"| {what} | {value} |\n" for what, value in rows)
+    print(table)
+    before = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
+    kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
+    RESULTS.write_text("\n## ".join([*kept[:1], *kept[1:]]).rstrip() + "\n\n" + table)
+
+
+def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
+    first = END - dt.timedelta(days=days)
+    os.environ.update(
+        PDM_DATA=str(root / "data"), PDM_FIRST_DAY=first.isoformat(), PDM_LAST_DAY=(END + dt.timedelta(days=2)).isoformat()
+    )
+    rows: list[tuple[str, str]] = []
+
+    def timed(what: str, work) -> None:  # noqa: ANN001
+        began = time.monotonic()
+        work()
+        rows.append((what, f"{time.monotonic() - began:.1f} s"))
+        print(f"{what}: {rows[-1][1]}", flush=True)
+
+    probe = [sys.executable, "-c", "import pdm_assets.definitions"]
+    timed("import of pdm_assets.definitions", lambda: subprocess.run(probe, check=True))
+
+    import dagster as dg
+
+    from pdm_assets.definitions import defs, lake, spark
+    from pdm_assets.demo import make_home
+    from pdm_assets.resources.landing import land
+    from pdm_assets.simulator.replay import Replayer
+    from pdm_assets.simulator.writer import simulate
+
+    os.environ["DAGSTER_HOME"] = str(make_home(root / "data"))
+    end_at = dt.datetime.combine(END, dt.time(), dt.UTC)
+    timed("simulate", lambda: simulate(root / "fleet", machines=machines, days=days, end=end_at, seed=1))
+    simulate(root / "later", machines=machines, days=days + 3, end=end_at + dt.timedelta(days=3), seed=1)
+    timed("land", lambda: land(root / "fleet", root / "data" / "landing"))
+    time.sleep(1.5)  # a file is taken once it has been still for a second
+    timed("engine start", lambda: spark.spark_session.range(1).count())
+    job, instance = defs.get_job_def("process_days"), dg.DagsterInstance.get()
+
+    def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> None:
+        keys = [key for key in defs.resolve_asset_graph().get_all_asset_keys() if key.path[0] in prefixes]
+        tags = {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
+        assert job.execute_in_process(instance=instance, asset_selection=keys, tags=tags).success
+
+    last = END - dt.timedelta(days=1)
+    timed("landing to raw, the range", lambda: materialize(("raw", "quarantine"), first, last))
+    timed("raw to features, the range", lambda: materialize(("features",), first, last))
+    timed("labels, the range", lambda: materialize(("labels",), first, last))
+    timed("models, the range (training included)", lambda: materialize(("models",), first, last))
+    timed("scores, the range", lambda: materialize(("scores",), last - dt.timedelta(days=20), last))
+    replayer = Replayer(root / "later", root / "data" / "landing", END)
+    everything = ("raw", "quarantine", "features", "labels", "models", "scores")
+    for n in range(2):
+        replayer.land_day(END + dt.timedelta(days=n))
+        time.sleep(1.5)
+        timed(
+            f"one new day from file to scores, engine warm ({n + 1})",
+            lambda n=n: materialize(everything, END + dt.timedelta(days=n), END + dt.timedelta(days=n)),
+        )
+    info = spark.engine.info()
+    assert info is not None
+    heap = psutil.Process(info.jvm_pid).memory_info().rss / 2**30
+    rows.append(("memory of the engine (resident)", f"{heap:.1f} GiB"))
+    files = [path for path in Path(lake.root).rglob("*.parquet")]
+    rows.append(("files in the lake", f"{len(files):,}, {sum(p.stat().st_size for p in files) / 2**20:,.0f} MiB"))
+    spark.close()
+    spark.engine.stop()
+    replayer.land_day(END + dt.timedelta(days=2))
+    time.sleep(1.5)
+    timed(
+        "one new day from file to scores, engine cold",
+        lambda: materialize(everything, END + dt.timedelta(days=2), END + dt.timedelta(days=2)),
+    )
+    spark.engine.stop()
+    return rows
+
+
+if __name__ == "__main__":
+    main()
