@@ -1,4 +1,4 @@
-"""From a landed file to a score through the real daemon and web server, with no click; then a backfill as the UI launches it."""
+"""From a landed file to a score through the real daemon and web server, with no click; then a backfill as the UI does it."""
 
 import datetime as dt
 import time

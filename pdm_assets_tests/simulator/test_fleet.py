@@ -1,4 +1,4 @@
-"""The simulated fleet against the published figures of the data set (field notes 2.1 to 2.5), each per 100 machines and year."""
+"""The simulated fleet against the published figures of the data set (field notes 2.1 to 2.5)."""
 
 import datetime as dt
 from collections import Counter
@@ -187,7 +187,7 @@ def test_the_five_files_hold_each_machine_hourly_and_sorted(tmp_path):
     assert (telemetry["datetime"].min(), telemetry["datetime"].max()) == (
         dt.datetime(2015, 12, 29),
         dt.datetime(2015, 12, 31, 23),
-    )  # noqa: DTZ001
+    )
     assert max(done) <= 20
     assert sum(done) == 45
 
