@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.progress import Progress
 
@@ -43,12 +44,11 @@ def run(machines: int, port: int, settings: Settings) -> None:
             fleet = _Fleet.of(data, machines)
             settings = replace(settings, data=data, first_day=fleet.first_day)
             os.environ.update(settings.to_environ())
-            engine = running.enter_context(_warm_engine(settings))
+            running.enter_context(_warm_engine(settings))
             running.enter_context(_dagster(data, port))
             fleet.write(until=_today() + dt.timedelta(days=1))
             for path in land(fleet.history, settings.landing_root):
                 console.print(f"  landed {path.relative_to(data)} ({path.stat().st_size / 1e6:.0f} MB)")
-            engine.join()
             _wait_for_dagster(port)
             console.print(f"Dagster is up: [bold]http://127.0.0.1:{port}[/] (the landing sensor is on)")
             watcher = _Watcher(data)
@@ -120,15 +120,24 @@ class _Fleet:
 
 
 @contextmanager
-def _warm_engine(settings: Settings) -> Iterator[threading.Thread]:
+def _warm_engine(settings: Settings) -> Iterator[None]:
     """Start the Spark engine beside the simulation, keep it while the demo lasts, then stop it."""
     engine = Engine(settings.data, Sizing.of(settings))
     held = ExitStack()
     console.print("starting the Spark engine (the first time, its Delta jars are fetched) ...")
-    thread = threading.Thread(target=lambda: held.enter_context(engine.lease()), daemon=True)
+
+    def start() -> None:
+        info = held.enter_context(engine.lease())
+        # The first query and commit of a JVM cost 20 s and more of class loading: they are had while the fleet is simulated.
+        session = SparkSession.builder.remote(info.address).create()
+        table = session.range(10).selectExpr("id", "current_date() AS date").write.format("delta").mode("overwrite")
+        table.partitionBy("date").save(str(engine.folder / "tmp" / "warm"))
+        session.stop()
+
+    thread = threading.Thread(target=start, daemon=True)
     thread.start()
     try:
-        yield thread
+        yield
     finally:
         held.close()
         engine.stop()
