@@ -24,7 +24,12 @@ defs = dg.Definitions(
         training.failure_model,
         scoring.component_risk,
     ],
-    asset_checks=[feature_checks.no_label_before_its_horizon_is_over, scoring_checks.yesterday_is_scored],
+    asset_checks=[
+        feature_checks.no_label_before_its_horizon_is_over,
+        feature_checks.later_observations_are_newer,
+        feature_checks.later_labels_are_newer,
+        scoring_checks.yesterday_is_scored,
+    ],
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

@@ -1,4 +1,4 @@
-"""The day partitions that every asset shares, and how a day maps to the days it reads.
+"""The day partitions that every asset shares, and which days a day reads.
 
 This is the one place below the command line that reads the environment: Dagster needs the partitions when a definition is
 made, and all assets must share one object, or the daemon will not put them into one run (dagster notes 2.3).
@@ -29,9 +29,13 @@ DAILY = dg.DailyPartitionsDefinition(
 ONE_RUN = dg.BackfillPolicy.single_run()
 
 LOOKBACK_DAYS = -(-max(LOOKBACK_HOURS) // 24)
-IDENTITY = dg.TimeWindowPartitionMapping()
+FROM_THE_FIRST_DAY = "the first day"
 
 
-def days_back(first: int, last: int = 0) -> dg.TimeWindowPartitionMapping:
-    """Day D reads the days D - first to D - last; days before the first partition do not exist and are not asked for."""
-    return dg.TimeWindowPartitionMapping(start_offset=-first, end_offset=-last, allow_nonexistent_upstream_partitions=True)
+def reads(key: str, *, days_back: int | str = 0, up_to: int = 0) -> dg.AssetIn:
+    """An input of which day D reads the days D - days_back (or all days) to D - up_to, both included.
+
+    The IO manager widens what it reads; to Dagster the input is the day's own. Declared as a partition mapping, a look-back
+    splits a backfill from the UI into a run per layer, each waiting for a tick of the daemon (docs/adr, decision 6).
+    """
+    return dg.AssetIn(key=key.split("/"), metadata={"days_back": days_back, "up_to": up_to})

@@ -5,11 +5,9 @@ import datetime as dt
 import dagster as dg
 from pyspark.sql import DataFrame
 
-from pdm_assets.partitions import DAILY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, days_back
-from pdm_assets.resources.delta_io import span
-from pdm_assets.resources.lake import Lake
+from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, reads
 from pdm_assets.schemas.features import OBSERVATIONS
-from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES, MAINTENANCE
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
 from pdm_assets.transforms.features import observe_machines
 from pdm_assets.transforms.labels import label_observations
 
@@ -48,28 +46,20 @@ def _dep(table: str, column: str) -> dg.TableColumnDep:
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     ins={
-        "telemetry": dg.AssetIn(key=["raw", "telemetry"], partition_mapping=days_back(LOOKBACK_DAYS)),
-        "errors": dg.AssetIn(key=["raw", "errors"], partition_mapping=days_back(LOOKBACK_DAYS)),
-        "machines": dg.AssetIn(key=["raw", "machines"]),
+        "machines": reads("raw/machines"),
+        "telemetry": reads("raw/telemetry", days_back=LOOKBACK_DAYS),
+        "errors": reads("raw/errors", days_back=LOOKBACK_DAYS),
+        "maintenance": reads("raw/maintenance", days_back=FROM_THE_FIRST_DAY),
     },
-    # Read as of the day, however long ago: a mapping over years would drag years into every backfill.
-    deps=[dg.AssetDep(["raw", "maintenance"])],
     pool="spark",
 )
-def observations(
-    context: dg.AssetExecutionContext,
-    lake: Lake,
-    telemetry: DataFrame,
-    errors: DataFrame,
-    machines: DataFrame,
-) -> dg.Output[DataFrame]:
+def observations(machines: DataFrame, telemetry: DataFrame, errors: DataFrame, maintenance: DataFrame) -> dg.Output[DataFrame]:
     """One row per machine and observation time: what was known of the machine then, and nothing later.
 
     Rolling means and standard deviations of each channel over 12, 24 and 36 h, errors of the last 24 h, days since the
     latest replacement of each component, age and machine model. Windows are (observed_at - lookback, observed_at].
     """
-    _, end = span(context.partition_keys)
-    frame = observe_machines(machines, telemetry, errors, lake.read(MAINTENANCE, end=end), cadence_hours=SETTINGS.cadence_hours)
+    frame = observe_machines(machines, telemetry, errors, maintenance, cadence_hours=SETTINGS.cadence_hours)
     return dg.Output(frame, metadata={"dagster/column_lineage": observation_lineage()})
 
 
@@ -82,8 +72,8 @@ def observations(
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     ins={
-        "machines": dg.AssetIn(key=["raw", "machines"], partition_mapping=days_back(HORIZON_DAYS, HORIZON_DAYS)),
-        "failures": dg.AssetIn(key=["raw", "failures"], partition_mapping=days_back(HORIZON_DAYS)),
+        "machines": reads("raw/machines", days_back=HORIZON_DAYS, up_to=HORIZON_DAYS),
+        "failures": reads("raw/failures", days_back=HORIZON_DAYS),
     },
     pool="spark",
 )

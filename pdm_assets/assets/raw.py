@@ -9,7 +9,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pdm_assets.partitions import DAILY, ONE_RUN
+from pdm_assets.partitions import DAILY, ONE_RUN, reads
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, write_partitions
 from pdm_assets.resources.landing_zone import Landing
@@ -81,7 +81,7 @@ def land_machines(context: dg.AssetExecutionContext, lake: Lake, landing: Landin
         "One row per machine and hour: the readings of its four channels.",
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26)),
     ),
-    ins={"machines": dg.AssetIn(key=["raw", "machines"])},
+    ins={"machines": reads("raw/machines")},
 )
 def land_telemetry(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, machines: DataFrame) -> Events:
     """Hourly readings of the machines in force."""
@@ -90,7 +90,7 @@ def land_telemetry(context: dg.AssetExecutionContext, lake: Lake, landing: Landi
 
 @dg.multi_asset(
     **_options(ERRORS, "One row per error that a machine reported without stopping."),
-    ins={"machines": dg.AssetIn(key=["raw", "machines"])},
+    ins={"machines": reads("raw/machines")},
 )
 def land_errors(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, machines: DataFrame) -> Events:
     """Errors of the machines in force."""
@@ -102,7 +102,7 @@ def land_errors(context: dg.AssetExecutionContext, lake: Lake, landing: Landing,
         MAINTENANCE,
         "One row per component replaced, planned or after a failure; the first day also holds what is older.",
     ),
-    ins={"machines": dg.AssetIn(key=["raw", "machines"])},
+    ins={"machines": reads("raw/machines")},
 )
 def land_maintenance(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, machines: DataFrame) -> Events:
     """Replacements in the machines in force."""
@@ -111,7 +111,7 @@ def land_maintenance(context: dg.AssetExecutionContext, lake: Lake, landing: Lan
 
 @dg.multi_asset(
     **_options(FAILURES, "One row per component that failed and stopped its machine."),
-    ins={"machines": dg.AssetIn(key=["raw", "machines"])},
+    ins={"machines": reads("raw/machines")},
 )
 def land_failures(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, machines: DataFrame) -> Events:
     """Failures of the machines in force."""

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.models.scoring import score
-from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
+from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS, reads
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, ModelStore
 from pdm_assets.schemas.features import COMPONENT_RISK, NUMERIC_FEATURES, OBSERVATIONS
@@ -26,8 +26,8 @@ from pdm_assets.schemas.table import DATE
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     ins={
-        "observations": dg.AssetIn(key=["features", "observations"]),
-        "failure_model": dg.AssetIn(key=["models", "failure_model"]),
+        "observations": reads("features/observations"),
+        "failure_model": reads("models/failure_model"),
     },
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26)),
     pool="spark",

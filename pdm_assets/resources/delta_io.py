@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pyspark.sql import DataFrame
 
+from pdm_assets.partitions import FROM_THE_FIRST_DAY
 from pdm_assets.resources.lake import Commit, Lake
 from pdm_assets.schemas.table import Table
 from pdm_assets.schemas.tables import TABLES
@@ -15,7 +16,7 @@ PREVIEW_ROWS = 5
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
-    """Writes the days of a run in one commit, and reads exactly the days that Dagster maps.
+    """Writes the days of a run in one commit, and reads its days or those that an input says it reads.
 
     An asset may return None for "no rows": its days are emptied. The materialization of each day says its rows; table
     version, columns, path and a preview go with all of them.
@@ -41,14 +42,12 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
-        """The rows of the mapped days; none, with the table's columns, where no upstream day exists."""
+        """The rows of the run's days, or of those that the input says it reads (`partitions.reads`)."""
         table = TABLES[context.asset_key.to_user_string()]
-        if not context.has_asset_partitions:
-            return self.lake.read(table)
-        if not context.asset_partition_keys:
-            return self.lake.empty(table)
         start, end = days_of(context)
-        return self.lake.read(table, start, end)
+        reads = context.definition_metadata
+        first = None if reads.get("days_back") == FROM_THE_FIRST_DAY else start - dt.timedelta(days=reads.get("days_back", 0))
+        return self.lake.read(table, first, end - dt.timedelta(days=reads.get("up_to", 0)))
 
 
 def mark_days(context: dg.OutputContext, metadata: Mapping[dt.date, Mapping[str, Any]]) -> None:

@@ -194,6 +194,17 @@ class Lake(dg.ConfigurableResource):
                 counts[day] += count
         return counts
 
+    def written_at(self, table: Table, start: dt.date, end: dt.date) -> dict[dt.date, dt.datetime]:
+        """When each day of [start, end) that has rows was last written."""
+        if self.catalog:
+            newest = F.max("_metadata.file_modification_time")
+            return dict(self.read(table, start, end).groupBy(DATE).agg(newest).collect())
+        if not self.exists(table):
+            return {}
+        files = self.delta(table).get_add_actions(flatten=True)
+        times = zip(files.column("partition.date").to_pylist(), files.column("modification_time").to_pylist(), strict=True)
+        return {day: at for day, at in sorted(times) if start <= day < end}
+
     def first_day(self, table: Table) -> dt.date | None:
         """Earliest day that has rows, or None."""
         if not self.exists(table):
