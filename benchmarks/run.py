@@ -73,12 +73,16 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     timed("land", lambda: land(root / "fleet", root / "data" / "landing"))
     time.sleep(1.5)  # a file is taken once it has been still for a second
     timed("engine start", lambda: spark.spark_session.range(1).count())
-    job, instance = defs.get_job_def("process_days"), dg.DagsterInstance.get()
+    job, instance = defs.resolve_job_def("process_days"), dg.DagsterInstance.get()
 
     def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> None:
         keys = [key for key in defs.resolve_asset_graph().get_all_asset_keys() if key.path[0] in prefixes]
         tags = {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
-        assert job.execute_in_process(instance=instance, asset_selection=keys, tags=tags).success
+        result = job.execute_in_process(instance=instance, asset_selection=keys, tags=tags)
+        assert result.success
+        for event in result.all_events:
+            if event.is_step_success:
+                print(f"    {event.step_key}: {event.step_success_data.duration_ms / 1000:.1f} s", flush=True)
 
     last = END - dt.timedelta(days=1)
     timed("landing to raw, the range", lambda: materialize(("raw", "quarantine"), first, last))

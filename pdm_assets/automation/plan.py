@@ -112,10 +112,17 @@ def _reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int
 
 
 def _reason(day: dt.date, now: Marks, seen: Marks) -> str:
-    if day in seen:
-        changed = {key for key in now.get(day, {}).keys() | seen[day].keys() if now.get(day, {}).get(key) != seen[day].get(key)}
-        return "over" if changed == {"over"} else "redelivered"
-    return "late" if seen and day < max(seen) else "new"
+    is_now, was = now.get(day, {}), seen.get(day, {})
+    changed = {key for key in is_now.keys() | was.keys() if is_now.get(key) != was.get(key)}
+    if changed == {"over"} and was:
+        return "over"
+    if changed & (was.keys() - {"over"}):
+        return "redelivered"
+    return "late" if any(later > day and _has_rows(mark) for later, mark in seen.items()) else "new"
+
+
+def _has_rows(mark: Mapping[str, str]) -> bool:
+    return bool(mark.keys() - {"machines", "over"})
 
 
 class SeenStore:

@@ -68,7 +68,7 @@ def observe_machines(
         )
     )
     return (
-        buckets.select("*", *_windows(bucket_hours))
+        _with_windows(buckets, bucket_hours)
         .where(F.col(DATE).isNotNull())
         .join(F.broadcast(anchors), on="machine_id", how="left")
         .select(*_features())
@@ -149,19 +149,29 @@ def _sums() -> tuple[str, ...]:
     return tuple(f"{name}_{kind}" for name in CHANNEL_NAMES for kind in ("sum", "squares"))
 
 
-def _windows(bucket_hours: int) -> list[Column]:
+def _with_windows(buckets: DataFrame, bucket_hours: int) -> DataFrame:
     """Each look-back's sums, from the buckets that make it up; a bucket without readings counts as none."""
-    over_last = _over_neighbours if max(LOOKBACK_HOURS) <= FEW_BUCKETS * bucket_hours else _over_range
     history = _by_time().rangeBetween(Window.unboundedPreceding, Window.currentRow)
-    return [
+    replaced = (F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS)
+    few = max(LOOKBACK_HOURS) // bucket_hours
+    if few > FEW_BUCKETS:
+        total = _over_range
+        buckets = buckets.select("*", *replaced)
+    else:
+        # Neighbours instead of range frames: twice as fast, and two window expressions in place of thirty to plan.
+        total = _over_neighbours
+        row = F.struct("bucket", "readings", *_sums(), *ERROR_CODES)
+        before = (F.lag(row, step).over(_by_time()).alias(f"before_{step}") for step in range(1, few))
+        buckets = buckets.select("*", *before, *replaced)
+    return buckets.select(
+        "*",
         *(
-            over_last(name, hours, bucket_hours).alias(f"{name}_{hours}h")
+            total(name, hours, bucket_hours).alias(f"{name}_{hours}h")
             for hours in LOOKBACK_HOURS
             for name in ("readings", *_sums())
         ),
-        *(over_last(code, ERROR_LOOKBACK_HOURS, bucket_hours).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h") for code in ERROR_CODES),
-        *(F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
-    ]
+        *(total(code, ERROR_LOOKBACK_HOURS, bucket_hours).alias(f"{code}_{ERROR_LOOKBACK_HOURS}h") for code in ERROR_CODES),
+    )
 
 
 def _by_time() -> WindowSpec:
@@ -169,14 +179,12 @@ def _by_time() -> WindowSpec:
 
 
 def _over_neighbours(name: str, hours: int, bucket_hours: int) -> Column:
-    """Sum over the last few buckets as a sum of rows before this one, where they are near enough: twice as fast as a range."""
+    """Sum over this bucket and those of the rows before it that are near enough."""
     reach = (hours - bucket_hours) * HOUR_US
-    everything = F.struct("bucket", "readings", *_sums(), *ERROR_CODES)  # one look back for all columns
     total = F.coalesce(name, F.lit(0))
     for step in range(1, hours // bucket_hours):
-        row = F.lag(everything, step).over(_by_time())
-        near = F.col("bucket") - row["bucket"] <= reach
-        total += F.when(near, F.coalesce(row[name], F.lit(0))).otherwise(0)
+        near = F.col("bucket") - F.col(f"before_{step}.bucket") <= reach
+        total += F.when(near, F.coalesce(f"before_{step}.{name}", F.lit(0))).otherwise(0)
     return total
 
 

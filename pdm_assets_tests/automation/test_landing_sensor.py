@@ -1,0 +1,199 @@
+"""Ticks of the landing sensor on real files, without Spark."""
+
+import importlib
+import json
+import os
+import shutil
+import time
+
+import dagster as dg
+import pytest
+
+from pdm_assets.automation.landing_sensor import landing_sensor
+from pdm_assets.definitions import defs
+from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.landing_zone import Landing
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.settings import Settings
+
+
+class Plant:
+    """A landing zone and the sensor's state, tick by tick."""
+
+    def __init__(self, root):
+        self.root, self.cursor, self.keys = root, None, []
+        settings = Settings(data=root)
+        spark = SparkEngine.of(settings)
+        lake = Lake.of(settings, spark)
+        self.resources = {"landing": Landing.of(settings), "model_store": ModelStore.of(settings, lake)}
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def land(self, table, name, text, age=60):
+        folder = self.root / "landing" / table
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        path.write_text(text)
+        os.utime(path, (time.time() - age,) * 2)
+        os.utime(folder, (time.time() - age,) * 2)
+        return path
+
+    def telemetry(self, days, volt=100.0, name=None, **options):
+        rows = [f"{day} {hour:02d}:00:00,1,{volt},400,100,40" for day in days for hour in range(24)]
+        text = "\n".join(["datetime,machineID,volt,rotate,pressure,vibration", *rows]) + "\n"
+        return self.land("telemetry", name or f"telemetry-{days[0]}.csv", text, **options)
+
+    def evaluate(self):
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            resources=self.resources,
+            sensor_name="landing_sensor",
+            repository_def=defs.get_repository_def(),
+        ) as context:
+            return landing_sensor.evaluate_tick(context)
+
+    def tick(self):
+        """(days, reason) of each requested run, or why there is none."""
+        data = self.evaluate()
+        if data.cursor is not None:
+            self.cursor = data.cursor
+        for request in data.run_requests or []:
+            assert request.run_key not in self.keys, "Dagster would drop a run key that it has seen"
+            self.keys.append(request.run_key)
+        requested = [(request.tags["landing/days"], request.tags["landing/reason"]) for request in data.run_requests or []]
+        return requested or data.skip_message
+
+
+@pytest.fixture
+def plant(tmp_path):
+    plant = Plant(tmp_path)
+    plant.land("machines", "machines.csv", "machineID,model,age\n1,model3,18\n")
+    yield plant
+    assert not (tmp_path / "engine").exists(), "the sensor started Spark"
+
+
+NOTHING = "nothing new has landed"
+JANUARY = [f"2015-01-{n:02d}" for n in range(1, 11)]
+
+
+def test_an_empty_landing_zone_asks_for_nothing(tmp_path):
+    assert Plant(tmp_path).tick() == NOTHING
+
+
+def test_a_history_is_one_run_up_to_the_last_outcome(plant):
+    plant.telemetry(JANUARY)
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+    assert plant.tick() == NOTHING
+
+
+def test_the_range_of_a_run_is_in_tags_that_dagster_knows_and_a_day_is_a_partition(plant):
+    plant.telemetry(JANUARY)
+    (request,) = plant.evaluate().run_requests
+    assert request.tags["dagster/asset_partition_range_start"] == "2015-01-01"
+    assert request.tags["dagster/asset_partition_range_end"] == "2015-01-12"
+    assert request.partition_key is None
+
+
+def test_the_same_bytes_again_under_the_same_name_and_time_are_nothing_new(plant):
+    path = plant.telemetry(JANUARY)
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+    stat = path.stat()
+    shutil.copyfile(path, copy := path.with_suffix(".part"))
+    os.replace(copy, path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.utime(path.parent, (time.time() - 60,) * 2)
+    assert plant.tick() == NOTHING
+
+
+def test_a_redelivery_takes_its_day_and_those_that_look_back_on_it(plant):
+    for day in JANUARY:
+        plant.telemetry([day])
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+    plant.telemetry(["2015-01-05"], volt=120.0, age=30)
+    assert plant.tick() == [("2015-01-05..2015-01-07", "redelivered")]
+    assert plant.tick() == NOTHING
+
+
+def test_a_late_day_is_filled_in(plant):
+    for day in JANUARY:
+        if day != "2015-01-04":
+            plant.telemetry([day])
+    plant.tick()
+    plant.telemetry(["2015-01-04"], age=30)
+    assert plant.tick() == [("2015-01-04..2015-01-06", "late")]
+
+
+def test_two_days_far_apart_are_two_runs_one_after_the_other(plant):
+    for day in JANUARY:
+        plant.telemetry([day])
+    plant.tick()
+    plant.telemetry(["2015-01-01"], volt=120.0, age=30)
+    plant.telemetry(["2015-01-08"], volt=120.0, age=30)
+    assert plant.tick() == [("2015-01-01..2015-01-03", "redelivered")]
+    assert plant.tick() == [("2015-01-08..2015-01-10", "redelivered")]
+    assert plant.tick() == NOTHING
+
+
+def test_days_that_are_no_partition_are_left_for_later(plant):
+    plant.telemetry(["2999-01-01"])
+    assert plant.tick() == NOTHING
+
+
+def test_rows_before_the_first_day_make_it_dirty_for_they_are_quarantined_there(plant):
+    plant.telemetry(["2013-12-31"])
+    assert plant.tick() == [("2014-01-01..2014-01-03", "new")]
+
+
+def test_a_file_that_is_still_growing_is_waited_for(plant):
+    plant.telemetry(JANUARY, age=0)
+    assert plant.tick() == "files are still landing"
+    for entry in (plant.root / "landing" / "telemetry").iterdir():
+        os.utime(entry, (time.time() - 60,) * 2)
+    os.utime(plant.root / "landing" / "telemetry", (time.time() - 60,) * 2)
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+
+
+def test_a_stream_of_files_is_not_waited_for_for_ever(plant, monkeypatch):
+    plant.telemetry(JANUARY)
+    plant.telemetry(["2015-01-11"], name=".telemetry.landing", age=0)
+    assert plant.tick() == "files are still landing"
+    monkeypatch.setattr(importlib.import_module("pdm_assets.automation.landing_sensor"), "PATIENCE_S", 0.0)
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+
+
+def test_a_hundred_hourly_files_are_one_run(plant):
+    header = "datetime,machineID,volt,rotate,pressure,vibration\n"
+    for n in range(100):
+        day, hour = JANUARY[n // 24], n % 24
+        plant.land("telemetry", f"{day}T{hour:02d}.csv", f"{header}{day} {hour:02d}:00:00,1,100,400,100,40\n")
+    assert plant.tick() == [("2015-01-01..2015-01-07", "new")]
+    assert plant.tick() == NOTHING
+
+
+@pytest.mark.parametrize("cursor", ["{", "null", "[]", '{"version": 0, "seen": 3}', json.dumps({"version": 1, "seen": "gone"})])
+def test_a_cursor_that_can_not_be_read_only_means_doing_it_again(plant, cursor):
+    plant.telemetry(JANUARY)
+    plant.cursor = cursor
+    assert plant.tick() == [("2015-01-01..2015-01-12", "new")]
+    assert plant.tick() == NOTHING
+
+
+def test_what_lands_during_a_run_goes_into_the_next(plant):
+    plant.telemetry(JANUARY)
+    plant.tick()
+    run = plant.instance.create_run_for_job(
+        defs.resolve_job_def("process_days"), tags={"dagster/sensor_name": "landing_sensor"}, status=dg.DagsterRunStatus.STARTED
+    )
+    plant.telemetry(["2015-01-11"], age=30)
+    assert "is under way" in plant.tick()
+    plant.instance.report_run_canceled(run)
+    assert plant.tick() == [("2015-01-11..2015-01-13", "new")]
+
+
+def test_without_a_model_or_history_for_one_the_run_ends_before_the_scores(plant):
+    plant.telemetry(JANUARY)
+    (request,) = plant.evaluate().run_requests
+    wanted = {key.to_user_string() for key in request.asset_selection}
+    assert "models/failure_model" in wanted
+    assert "scores/component_risk" not in wanted

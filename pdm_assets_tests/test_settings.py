@@ -1,0 +1,66 @@
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+
+from pdm_assets.settings import SettingError, Settings, table
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_without_variables_the_defaults_hold():
+    assert Settings.from_environ({"HOME": "/home/x"}) == Settings()
+
+
+def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
+    given = {
+        "PDM_DATA": "/plant/data",
+        "PDM_FIRST_DAY": "2015-01-01",
+        "PDM_LAST_DAY": "2015-12-31",
+        "PDM_HORIZON_HOURS": "36",
+        "PDM_MODEL_TYPE": "decision_tree",
+        "PDM_SPARK_IDLE_MINUTES": "0.5",
+    }
+    settings = Settings.from_environ(given)
+    assert settings.data == Path("/plant/data")
+    assert settings.first_day == dt.date(2015, 1, 1)
+    assert settings.horizon_days == 2
+    assert settings.model_type == "decision_tree"
+    assert settings.spark_idle_minutes == 0.5
+    assert Settings.from_environ(settings.to_environ()) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"PDM_DATE": "x"}, "no such setting: PDM_DATE"),
+        ({"PDM_FIRST_DAY": "01/02/2015"}, "PDM_FIRST_DAY='01/02/2015'"),
+        ({"PDM_CADENCE_HOURS": "5"}, "take 1, 3, 6, 12 or 24"),
+        ({"PDM_TRAIN_DAYS": "0"}, "PDM_TRAIN_DAYS=0"),
+        ({"PDM_MODEL_TYPE": "forest"}, "take one of random_forest"),
+        ({"PDM_SPARK_MODE": "remote"}, "needs PDM_SPARK_REMOTE"),
+        ({"PDM_CATALOG": "main"}, "go together"),
+        ({"PDM_FIRST_DAY": "2015-02-01", "PDM_LAST_DAY": "2015-01-01"}, "is before"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_by_name(given, said):
+    with pytest.raises(SettingError, match=re.escape(said)):
+        Settings.from_environ(given)
+
+
+def test_the_documented_settings_are_the_settings():
+    assert table() in (ROOT / "docs" / "settings.md").read_text()
+
+
+def test_what_the_readme_names_is_there():
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`(pdm_assets/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"`?make ([a-z]+)", text):
+        assert target in targets, target
+    variables = set(re.findall(r"`PDM_\w+`", table()))
+    assert set(re.findall(r"`PDM_\w+`", text)) <= variables
