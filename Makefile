@@ -31,7 +31,7 @@ graph: setup ## write the graph to pdm_assets_tests/graph/graph.txt
 	@$(BIN)/python -m pdm_assets_tests.graph.test_graph
 
 dev: setup ## Dagster without the demo, on PDM_DATA
-	@$(BIN)/dagster dev
+	@$(BIN)/pdm-assets dev --port $(PORT)
 
 bench: setup ## the benchmarks of README (MACHINES=1000 takes minutes)
 	@$(BIN)/python benchmarks/run.py --machines $(MACHINES)

@@ -19,6 +19,7 @@ import psutil
 
 RESULTS = Path(__file__).parent / "results.md"
 END = dt.date(2026, 1, 1)
+NEW_DAYS = 4  # the engine gets warmer with each
 
 
 def main() -> None:
@@ -45,7 +46,10 @@ def main() -> None:
 def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     first = END - dt.timedelta(days=days)
     os.environ.update(
-        PDM_DATA=str(root / "data"), PDM_FIRST_DAY=first.isoformat(), PDM_LAST_DAY=(END + dt.timedelta(days=2)).isoformat()
+        PDM_DATA=str(root / "data"),
+        PDM_FIRST_DAY=first.isoformat(),
+        PDM_LAST_DAY=(END + dt.timedelta(days=NEW_DAYS)).isoformat(),
+        PDM_RETRAIN_EVERY_DAYS="90",  # so that no training falls due on one of the new days
     )
     rows: list[tuple[str, str]] = []
 
@@ -69,7 +73,7 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     os.environ["DAGSTER_HOME"] = str(make_home(root / "data"))
     end_at = dt.datetime.combine(END, dt.time(), dt.UTC)
     timed("simulate", lambda: simulate(root / "fleet", machines=machines, days=days, end=end_at, seed=1))
-    simulate(root / "later", machines=machines, days=days + 3, end=end_at + dt.timedelta(days=3), seed=1)
+    simulate(root / "later", machines=machines, days=days + NEW_DAYS + 1, end=end_at + dt.timedelta(days=NEW_DAYS + 1), seed=1)
     timed("land", lambda: land(root / "fleet", root / "data" / "landing"))
     time.sleep(1.5)  # a file is taken once it has been still for a second
     timed("engine start", lambda: spark.spark_session.range(1).count())
@@ -90,15 +94,14 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     timed("labels, the range", lambda: materialize(("labels",), first, last))
     timed("models, the range (training included)", lambda: materialize(("models",), first, last))
     timed("scores, the range", lambda: materialize(("scores",), last - dt.timedelta(days=20), last))
-    replayer = Replayer(root / "later", root / "data" / "landing", END)
     everything = ("raw", "quarantine", "features", "labels", "models", "scores")
-    for n in range(2):
-        replayer.land_day(END + dt.timedelta(days=n))
+    timed("all of it once more, as one range run (nothing to train)", lambda: materialize(everything, first, last))
+    replayer = Replayer(root / "later", root / "data" / "landing", END)
+    for n in range(NEW_DAYS):
+        day = END + dt.timedelta(days=n)
+        replayer.land_day(day)
         time.sleep(1.5)
-        timed(
-            f"one new day from file to scores, engine warm ({n + 1})",
-            lambda n=n: materialize(everything, END + dt.timedelta(days=n), END + dt.timedelta(days=n)),
-        )
+        timed(f"new day {n + 1} from file to scores, engine warm", lambda day=day: materialize(everything, day, day))
     info = spark.engine.info()
     assert info is not None
     heap = psutil.Process(info.jvm_pid).memory_info().rss / 2**30
@@ -107,12 +110,10 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     rows.append(("files in the lake", f"{len(files):,}, {sum(p.stat().st_size for p in files) / 2**20:,.0f} MiB"))
     spark.close()
     spark.engine.stop()
-    replayer.land_day(END + dt.timedelta(days=2))
+    day = END + dt.timedelta(days=NEW_DAYS)
+    replayer.land_day(day)
     time.sleep(1.5)
-    timed(
-        "one new day from file to scores, engine cold",
-        lambda: materialize(everything, END + dt.timedelta(days=2), END + dt.timedelta(days=2)),
-    )
+    timed("a new day from file to scores, engine cold", lambda: materialize(everything, day, day))
     spark.engine.stop()
     return rows
 

@@ -163,3 +163,16 @@ def demo(machines: int, port: int) -> None:
     from pdm_assets.demo import run
 
     run(machines=machines, port=port, settings=_settings())
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
+def dev(port: int) -> None:
+    """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
+    from pdm_assets.demo import dagster_dev, make_home
+
+    data = _settings().data.absolute()
+    home = os.environ.get("DAGSTER_HOME") or str(make_home(data))
+    os.chdir(home)
+    command = dagster_dev(port)
+    os.execve(command[0], command, {**os.environ, "DAGSTER_HOME": home, "PDM_DATA": str(data)})

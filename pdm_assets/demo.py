@@ -157,15 +157,19 @@ def make_home(data: Path) -> Path:
     return home
 
 
+def dagster_dev(port: int) -> list[str]:
+    """The command that starts web server, daemon and code location, on this machine only."""
+    dagster = str(Path(sys.executable).parent / "dagster")
+    return [dagster, "dev", "-w", str(CHECKOUT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+
+
 @contextmanager
 def _dagster(data: Path, port: int) -> Iterator[None]:
-    """Web server, daemon and code location, in a process group of their own; their log is data/dagster/dagster.log."""
+    """Dagster in a process group of its own; its log is data/dagster/dagster.log."""
     home = make_home(data)
-    command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(CHECKOUT / "workspace.yaml")]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
     os.environ["DAGSTER_HOME"] = str(home)
     with (home / "dagster.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(dagster_dev(port), cwd=home, stdout=log, stderr=log, start_new_session=True)
     try:
         yield
     finally:

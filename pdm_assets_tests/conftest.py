@@ -24,7 +24,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(data_root: Path) -> Iterator[SparkEngine]:
     settings = Settings(data=data_root, spark_memory_mb=2048, spark_idle_minutes=1)
     # one task a stage: the frames of tests are small, and a task costs more than its rows
-    resource = SparkEngine.of(settings).model_copy(update={"spark_config": {"spark.sql.shuffle.partitions": "1"}})
+    resource = SparkEngine(**{**SparkEngine.of(settings).model_dump(), "spark_config": {"spark.sql.shuffle.partitions": "1"}})
     yield resource
     resource.close()
     resource.engine.stop()

@@ -95,8 +95,6 @@ def delta_conf(cores: int, folder: Path) -> dict[str, str]:
         "spark.log.level": "WARN",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        # The features of a year make a method that HotSpot would leave to its interpreter: 20 s instead of 27 s.
-        "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "tmp"),
         **_jars(),

@@ -243,7 +243,7 @@ class Lake(dg.ConfigurableResource):
             return pyarrow.dataset.dataset(self.read(table, start, end).toArrow())
         partitions = [(DATE, ">=", start.isoformat())] if start else []
         partitions += [(DATE, "<", end.isoformat())] if end else []
-        return self.delta(table).to_pyarrow_dataset(partitions=partitions or None)
+        return self.delta(table).to_pyarrow_dataset(file_pruning_predicate=partitions or None)
 
 
 def write_partitions(start: dt.date, end: dt.date) -> int:

@@ -18,25 +18,21 @@ def sort_landed_rows(
 
     In this order, by day and key:
 
-    1. A row with a problem, a missing value, a value outside of its column's rule or a machine that is not in
-    the fleet that
-       day is quarantined. It has no say in what follows.
-    2. Where one file has several values for a key, all its rows of that key are quarantined, and they have no
-    say either. 3. Of the rows left, the file landed last has the value. One row with it is raw (the last line
-    of that file), rows with
-       the same value are duplicates, in whatever file, and rows with other values are superseded.
+    1. A row with a problem, a missing value, a value outside of its column's rule or a machine that is not in the fleet
+       that day is quarantined. It has no say in what follows.
+    2. Where one file has several values for a key, all its rows of that key are quarantined, and have no say either.
+    3. Of the rows left, the file landed last has the value. One row with it is raw (the last line of that file), rows
+       with the same value are duplicates, in whatever file, and rows with other values are superseded.
 
-    So each row has one verdict and a key at most one raw row, whatever the order of the rows. The text of a
-    row that could be read, but is not acceptable, was not kept: it is the CSV of its values, in the
-    reference's order of columns.
+    So each row has one verdict and a key at most one raw row, whatever the order of the rows. The text of a row that
+    could be read, but is not acceptable, was not kept: it is the CSV of its values, in the reference's order of columns.
 
     Args:
         landed: rows as `LandingZone.scan` gives them.
         table: the raw table that they are for.
         known_machines: (date, machine_id) of the fleet in force, unique; without it any machine is taken.
-        partitions: number of shuffle partitions, by day. A writer that clusters by `date` into the same
-        number finds its
-            rows in place. None leaves the number to Spark.
+        partitions: number of shuffle partitions, by day; a writer that clusters by `date` into the same number finds
+            its rows in place. None leaves the number to Spark.
     """
     unacceptable = _first_reason(table, known_machines is not None)
     if known_machines is not None:

@@ -5,14 +5,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pdm_assets.demo import CHECKOUT, make_home
+from pdm_assets.demo import dagster_dev, make_home
 
 
 class Platform:
@@ -64,9 +63,8 @@ def platform(data: Path, **settings: str) -> Iterator[Platform]:
         port = probe.getsockname()[1]
     home = make_home(data)
     environ = {**os.environ, "DAGSTER_HOME": str(home), "PDM_DATA": str(data), **settings}
-    command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(CHECKOUT / "workspace.yaml"), "-p", str(port)]
     with (home / "dagster.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=home, env=environ, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(dagster_dev(port), cwd=home, env=environ, stdout=log, stderr=log, start_new_session=True)
     try:
         it = Platform(data, port)
         deadline = time.monotonic() + 120

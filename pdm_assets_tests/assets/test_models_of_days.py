@@ -1,0 +1,160 @@
+"""Which model is in force on which day, what it scores, and the scoring of a range on request."""
+
+import dataclasses
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from pdm_assets.assets import training
+from pdm_assets.automation.jobs import score_range
+from pdm_assets.models.training import train
+from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, REGISTRY
+from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.tables import TABLES
+from pdm_assets.settings import Settings
+from pdm_assets_tests.builders import day
+from pdm_assets_tests.models.fleet import CUTOFF, DAYS, FIRST_DAY, MACHINES, SETTINGS, fleet_columns, labels_of, observations_of
+from pdm_assets_tests.plant import Plant, failure, metadata
+
+EVERY_WEEK = Settings(train_days=5, calibration_days=2, test_days=2, retrain_every_days=7)
+# two days of look-back, then 5 + 2 + 2 + 2 + 2 + 2 days of windows and gaps
+WORKS_FROM = FIRST_DAY + dt.timedelta(days=17)
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory, engine, spark):
+    """A plant with the features of the toy fleet in its lake."""
+    plant = Plant(tmp_path_factory.mktemp("plant"), engine)
+    rows = observations_of(spark, fleet_columns())
+    dated = rows.selectExpr("*", "to_date(observed_at) AS date")
+    plant.lake.replace_days(OBSERVATIONS, dated, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
+    plant.lake.ensure(TABLES["labels/component_failures"])
+    return plant
+
+
+@pytest.fixture
+def registering(plant, spark, monkeypatch):
+    """Training that only registers: what is asked here is when it happens."""
+    if plant.lake.exists(REGISTRY):
+        spark.sql(f"DELETE FROM delta.`{plant.lake.location(REGISTRY)}`")
+    monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
+
+    def register(context, config, lake, store, on):
+        now = dt.datetime.now(dt.UTC)
+        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "nowhere", "{}")
+        lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
+
+    monkeypatch.setattr(training, "_train", register)
+
+
+def in_force(plant, first, last):
+    return {
+        row["date"]: (row["model_version"], row["status"])
+        for row in plant.lake.rows(TABLES["models/failure_model"], first, last)
+    }
+
+
+def test_a_range_trains_as_it_would_have_happened_and_never_once_a_day(plant, registering):
+    last = WORKS_FROM + dt.timedelta(days=10)
+    assert plant.run(FIRST_DAY.isoformat(), last.isoformat(), tables="failure_model").success
+    found = in_force(plant, FIRST_DAY, last + dt.timedelta(days=1))
+    week_later = WORKS_FROM + dt.timedelta(days=7)
+    assert [on for on, (_, status) in sorted(found.items()) if status == "trained"] == [WORKS_FROM, week_later]
+    assert all(version is None for on, (version, _) in found.items() if on < WORKS_FROM)
+    assert all(version == f"model-{WORKS_FROM}" for on, (version, _) in found.items() if WORKS_FROM <= on < week_later)
+    # once more, an old day: nothing is due, and a model that came later is none for it
+    next_day = (WORKS_FROM + dt.timedelta(days=1)).isoformat()
+    again = metadata(plant.run(next_day, tables="failure_model"), "models/failure_model")
+    assert again[next_day]["model_version"] == f"model-{WORKS_FROM}"
+    assert len(plant.store.registered()) == 2
+
+
+def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, registering):
+    force = {"ops": {"models__failure_model": {"config": {"force": True}}}}
+    plant.run(WORKS_FROM.isoformat(), tables="failure_model")
+    forced = WORKS_FROM + dt.timedelta(days=2)
+    assert plant.run(WORKS_FROM.isoformat(), forced.isoformat(), tables="failure_model", run_config=force).success
+    found = in_force(plant, WORKS_FROM, forced + dt.timedelta(days=1))
+    assert [version for version, _ in found.values()].count(f"model-{forced}") == 1
+    assert found[forced] == (f"model-{forced}", "trained")
+    too_early = plant.run("2015-01-05", tables="failure_model", run_config=force)
+    assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
+
+
+@pytest.fixture(scope="module")
+def model(plant, spark):
+    """A tree that was really trained."""
+    columns = fleet_columns()
+    trained = train(
+        observations_of(spark, columns),
+        labels_of(spark, columns),
+        cutoff=CUTOFF,
+        settings=SETTINGS,
+        model_type="decision_tree",
+        data_versions={},
+        code_version="test",
+        version="tree",
+        parameters={"maxDepth": 2},
+    )
+    plant.store.save(trained, "a-run")
+    return trained
+
+
+def scored(plant, **config):
+    first = CUTOFF.isoformat()
+    parameters = {"start_date": first, "to_date": first, "model": "decision_tree", "results_table": "trial", **config}
+    return score_range.execute_in_process(
+        run_config={"ops": {"score_days": {"config": parameters}}}, resources=plant.resources, raise_on_error=False
+    )
+
+
+def test_a_day_is_scored_and_a_range_on_request_gives_the_same_without_touching_it(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    result = plant.run(CUTOFF.isoformat(), tables="failure_model component_risk")
+    assert result.success
+    said = metadata(result, "scores/component_risk")[CUTOFF.isoformat()]
+    assert said["dagster/partition_row_count"] == MACHINES * 2 * len(COMPONENTS)
+    assert said["model_versions"] == "tree"
+    version = plant.lake.version(COMPONENT_RISK)
+
+    last = CUTOFF + dt.timedelta(days=1)
+    assert scored(plant, to_date=last.isoformat()).success
+    trial = dataclasses.replace(COMPONENT_RISK, key="results/trial")
+    columns = ["machine_id", "observed_at", "component", "probability", "threshold", "is_alert", "model_version"]
+    daily = plant.lake.rows(COMPONENT_RISK, CUTOFF, last, columns)
+    asked = plant.lake.rows(trial, CUTOFF, last, columns)
+    order = [sorted(tuple(row.values()) for row in rows) for rows in (daily, asked)]
+    assert order[0] == order[1]
+    assert len(plant.lake.rows(trial)) == 2 * len(daily)
+    assert plant.lake.version(COMPONENT_RISK) == version
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"start_date": "2015-02-10", "to_date": "2015-02-10", "model": "tree"}, "score from its cutoff on"),
+        ({"start_date": "2015-02-10", "to_date": "2015-02-10"}, "no decision_tree knew nothing of 2015-02-10"),
+        ({"model": "oak"}, "no model 'oak'. Registered: "),
+        ({"results_table": "../scores"}, "take a name of lower-case letters"),
+        ({"to_date": "2016-01-01"}, "features/observations has no rows for"),
+        ({"to_date": "2015-01-01"}, "is before start_date"),
+        ({"start_date": "yesterday"}, "write YYYY-MM-DD"),
+    ],
+)
+def test_a_range_that_can_not_be_scored_says_why(plant, model, config, said):
+    assert said in failure(scored(plant, **config))
+
+
+def test_the_daily_and_the_weekly_schedule_ask_for_their_day():
+    from pdm_assets.automation import daily_scoring, weekly_training
+    from pdm_assets.definitions import defs
+
+    at = dt.datetime(2026, 11, 23, 3, tzinfo=dt.UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
+    (daily,) = daily_scoring.evaluate_tick(context).run_requests
+    assert daily.partition_key == "2026-11-22"
+    (weekly,) = weekly_training.evaluate_tick(context).run_requests
+    assert weekly.partition_key == "2026-11-23"
+    assert dg.validate_run_config(defs.resolve_job_def("train_model"), weekly.run_config)
+    assert day(weekly.partition_key) == at.date()

@@ -1,0 +1,111 @@
+"""The engine's life: attached to, shared, replaced when dead or hung, stopped when idle. Each start costs seconds."""
+
+import os
+import signal
+import stat
+import threading
+import time
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from pdm_assets.resources import engine as module
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, the_only_writer
+
+SIZING = Sizing(cores=1, memory_mb=1024, idle_minutes=5)
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    engine = Engine(tmp_path_factory.mktemp("plant"), SIZING)
+    yield engine
+    engine.stop()
+
+
+def test_two_who_come_at_once_share_one_engine(engine):
+    found = []
+
+    def come():
+        with engine.lease() as info:
+            found.append(info)
+
+    threads = [threading.Thread(target=come) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    assert found[0] == found[1] == engine.info()
+
+
+def test_it_is_for_this_user_and_this_machine_only(engine):
+    with engine.lease() as info:
+        assert stat.S_IMODE((engine.folder / "engine.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE(engine.folder.stat().st_mode) == 0o700
+        listening = [c.laddr.ip for c in psutil.Process(info.jvm_pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        assert listening
+        assert all(ip.removeprefix("::ffff:") == "127.0.0.1" for ip in listening)
+        other = SparkSession.builder.remote(f"sc://localhost:{info.port}/;token=wrong")
+        with pytest.raises(Exception, match=r"(?i)auth"):
+            other.create().range(1).count()
+
+
+def test_nobody_else_writes_the_lake_meanwhile(engine):
+    with (
+        engine.lease(),
+        pytest.raises(EngineError, match="being written by the Spark engine"),
+        the_only_writer(engine.folder, "x"),
+    ):
+        pass
+
+
+def test_a_hung_engine_is_replaced(engine, monkeypatch):
+    monkeypatch.setattr(module, "PING_TIMEOUT_S", 2)
+    with engine.lease() as hung:
+        os.kill(hung.jvm_pid, signal.SIGSTOP)
+    with engine.lease() as info:
+        assert info.jvm_pid != hung.jvm_pid
+        assert not psutil.pid_exists(hung.jvm_pid)
+
+
+def test_what_a_killed_supervisor_left_is_cleared_away(engine):
+    with engine.lease() as old:
+        os.kill(old.supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: engine.info() is None, 10)
+    with engine.lease() as info:
+        assert info.supervisor_pid != old.supervisor_pid
+        assert not psutil.pid_exists(old.jvm_pid)
+        # killed itself, the JVM takes its supervisor along and leaves no trace
+        os.kill(info.jvm_pid, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(info.supervisor_pid), 15)
+    assert engine.info() is None
+
+
+def test_unused_it_stops(tmp_path):
+    engine = Engine(tmp_path, Sizing(cores=1, memory_mb=1024, idle_minutes=0.02))
+    with engine.lease() as info:
+        time.sleep(3)
+        assert engine.info() == info, "in use, it stays"
+    wait_until(lambda: not psutil.pid_exists(info.jvm_pid), 30)
+    assert engine.info() is None
+    assert not engine.stop()
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    engine = Engine(tmp_path, Sizing(cores=1, memory_mb=1, idle_minutes=1))  # no JVM lives in 1 MiB
+    with pytest.raises(EngineError, match=r"did not start.*engine.log"), engine.lease():
+        pass
+
+
+def test_without_java_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match="openjdk-17-jre-headless"), Engine(tmp_path, SIZING).lease():
+        pass
