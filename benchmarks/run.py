@@ -82,7 +82,8 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> None:
         keys = [key for key in defs.resolve_asset_graph().get_all_asset_keys() if key.path[0] in prefixes]
         tags = {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
-        result = job.execute_in_process(instance=instance, asset_selection=keys, tags=tags)
+        quiet = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+        result = job.execute_in_process(run_config=quiet, instance=instance, asset_selection=keys, tags=tags)
         assert result.success
         for event in result.all_events:
             if event.is_step_success:

@@ -29,6 +29,7 @@ defs = dg.Definitions(
         feature_checks.later_observations_are_newer,
         feature_checks.later_labels_are_newer,
         scoring_checks.yesterday_is_scored,
+        scoring_checks.every_observation_has_a_score,
     ],
     jobs=JOBS,
     schedules=SCHEDULES,

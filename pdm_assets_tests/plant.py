@@ -9,6 +9,7 @@ import dagster as dg
 
 from pdm_assets.assets import features, raw, scoring, training
 from pdm_assets.checks import features as feature_checks
+from pdm_assets.checks import scoring as scoring_checks
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
@@ -26,6 +27,7 @@ ASSETS = [
     feature_checks.no_label_before_its_horizon_is_over,
     feature_checks.later_observations_are_newer,
     feature_checks.later_labels_are_newer,
+    scoring_checks.every_observation_has_a_score,
 ]
 UP_TO_LABELS = "machines telemetry errors maintenance failures observations component_failures"
 HEADERS = {

@@ -43,7 +43,7 @@ def _later_days_are_newer(table: Table, sources: tuple[Table, ...], lookback_day
             for day, written in sorted(lake.written_at(table, end, end + reach).items())
             if any(at > written for days in changed.values() for source_day, at in days.items() if source_day >= day - reach)
         ]
-        behind = f"computed before what they look back on changed: {', '.join(map(str, stale))}. Materialize these days too"
+        behind = ", ".join(map(str, stale))
         return dg.AssetCheckResult(
             passed=not stale,
             severity=dg.AssetCheckSeverity.WARN,

@@ -9,24 +9,30 @@ import pytest
 from pdm_assets.assets import training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.training import train
-from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, REGISTRY
+from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, READINGS_COUNT, REGISTRY
 from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 from pdm_assets_tests.builders import day
 from pdm_assets_tests.models.fleet import CUTOFF, DAYS, FIRST_DAY, MACHINES, SETTINGS, fleet_columns, labels_of, observations_of
-from pdm_assets_tests.plant import Plant, failure, metadata
+from pdm_assets_tests.plant import Plant, check, failure, metadata
 
 EVERY_WEEK = Settings(train_days=5, calibration_days=2, test_days=2, retrain_every_days=7)
 # two days of look-back, then 5 + 2 + 2 + 2 + 2 + 2 days of windows and gaps
 WORKS_FROM = FIRST_DAY + dt.timedelta(days=17)
+
+SILENT_DAY = CUTOFF + dt.timedelta(days=3)  # of machine 4: it has less than half of the readings then
 
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory, engine, spark):
     """A plant with the features of the toy fleet in its lake."""
     plant = Plant(tmp_path_factory.mktemp("plant"), engine)
-    rows = observations_of(spark, fleet_columns())
+    columns = fleet_columns()
+    for n, (machine, at) in enumerate(zip(columns["machine_id"], columns["observed_at"], strict=True)):
+        if machine == 4 and at.date() == SILENT_DAY:
+            columns[READINGS_COUNT][n] = 17
+    rows = observations_of(spark, columns)
     dated = rows.selectExpr("*", "to_date(observed_at) AS date")
     plant.lake.replace_days(OBSERVATIONS, dated, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
     plant.lake.ensure(TABLES["labels/component_failures"])
@@ -116,6 +122,7 @@ def test_a_day_is_scored_and_a_range_on_request_gives_the_same_without_touching_
     said = metadata(result, "scores/component_risk")[CUTOFF.isoformat()]
     assert said["dagster/partition_row_count"] == MACHINES * 2 * len(COMPONENTS)
     assert said["model_versions"] == "tree"
+    assert check(result, "scores/component_risk", "every_observation_has_a_score").passed
     version = plant.lake.version(COMPONENT_RISK)
 
     last = CUTOFF + dt.timedelta(days=1)
@@ -128,6 +135,19 @@ def test_a_day_is_scored_and_a_range_on_request_gives_the_same_without_touching_
     assert order[0] == order[1]
     assert len(plant.lake.rows(trial)) == 2 * len(daily)
     assert plant.lake.version(COMPONENT_RISK) == version
+
+
+def test_a_machine_that_was_not_heard_enough_is_not_scored_and_named(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    day_before = (SILENT_DAY - dt.timedelta(days=1)).isoformat()
+    result = plant.run(day_before, SILENT_DAY.isoformat(), tables="failure_model component_risk")
+    rows = plant.lake.rows(COMPONENT_RISK, SILENT_DAY, SILENT_DAY + dt.timedelta(days=1), ["machine_id"])
+    assert len(rows) == (MACHINES - 1) * 2 * len(COMPONENTS)
+    assert 4 not in {row["machine_id"] for row in rows}
+    found = check(result, "scores/component_risk", "every_observation_has_a_score")
+    assert not found.passed
+    assert "machines 4: these were not scored" in found.description
+    assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 2)
 
 
 @pytest.mark.parametrize(
