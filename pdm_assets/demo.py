@@ -202,7 +202,7 @@ class _Watcher:
 
         self.instance = DagsterInstance.from_config(str(data / "dagster"))
         self.cursors: dict[str, str | None] = {}
-        self.said: set[tuple[str, str]] = set()
+        self.began = time.time()  # a demo that is resumed does not tell of the runs before
 
     def wait_until_scored(self, day: dt.date) -> None:
         """Wait for the first run that scores; a failed run ends the demo with its error."""
@@ -232,13 +232,13 @@ class _Watcher:
             self.cursors[run.run_id] = connection.cursor
             for record in connection.records:
                 event = record.event_log_entry.dagster_event
-                if event is None:
+                at = record.event_log_entry.timestamp
+                if event is None or at < self.began:
                     continue
-                when = dt.datetime.fromtimestamp(record.event_log_entry.timestamp).strftime("%H:%M:%S")  # noqa: DTZ006 - for a person
-                what = event.step_key or {"PIPELINE_SUCCESS": "done"}.get(
-                    event.event_type_value, event.event_type_value.lower()
-                )
-                console.print(f"  {when} {run.tags.get('landing/days', run.job_name)}: {what}", highlight=False)
+                when = dt.datetime.fromtimestamp(at).strftime("%H:%M:%S")  # noqa: DTZ006 - for a person
+                ended = {"PIPELINE_SUCCESS": "done"}.get(event.event_type_value, event.event_type_value.lower())
+                what = event.step_key.replace("__", "/") if event.step_key else ended
+                console.print(f"  {when} {run.tags.get('landing/days', run.job_name)}: {what}", highlight=False, soft_wrap=True)
 
 
 def _replay(fleet: _Fleet, settings: Settings, watcher: _Watcher) -> None:

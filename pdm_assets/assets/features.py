@@ -6,8 +6,9 @@ import dagster as dg
 from pyspark.sql import DataFrame
 
 from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, reads
+from pdm_assets.resources.lake import Lake
 from pdm_assets.schemas.features import OBSERVATIONS
-from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES, TELEMETRY
 from pdm_assets.transforms.features import observe_machines
 from pdm_assets.transforms.labels import label_observations
 
@@ -75,18 +76,22 @@ def observations(machines: DataFrame, telemetry: DataFrame, errors: DataFrame, m
         "machines": reads("raw/machines", days_back=HORIZON_DAYS, up_to=HORIZON_DAYS),
         "failures": reads("raw/failures", days_back=HORIZON_DAYS),
     },
+    deps=[["raw", "telemetry"]],
     pool="spark",
 )
-def component_failures(machines: DataFrame, failures: DataFrame) -> DataFrame:
+def component_failures(lake: Lake, machines: DataFrame, failures: DataFrame) -> DataFrame:
     """One row per machine, observation time and component: does the component fail within the horizon?
 
-    Partition D holds what day D taught us: the outcomes of the observations made one horizon earlier. A day that is not over
-    has no labels yet.
+    Partition D holds what day D taught us: the outcomes of the observations made one horizon earlier. A day has no labels
+    before it is over and telemetry of it or of a later day has landed: that no failure was told of says nothing till then.
     """
+    heard = lake.first_and_last_day(TELEMETRY)
+    now = dt.datetime.now(dt.UTC)
+    heard_until = dt.datetime.combine(heard[1] + dt.timedelta(days=1), dt.time(), dt.UTC) if heard else now
     return label_observations(
         machines,
         failures,
         cadence_hours=SETTINGS.cadence_hours,
         horizon=SETTINGS.horizon,
-        known_until=dt.datetime.now(dt.UTC),
+        known_until=min(now, heard_until),
     )

@@ -57,7 +57,7 @@ def failure_model(
     yesterday's is carried forward. So a backfill of a year retrains as it would have happened live, never once a day.
     """
     days = [dt.date.fromisoformat(key) for key in sorted(context.partition_keys)]
-    history_begins = lake.first_day(OBSERVATIONS)
+    observed = lake.first_and_last_day(OBSERVATIONS)
     chosen: dict[dt.date, DayModel] = {}
     for day in days:
         models = model_store.registered()
@@ -66,7 +66,7 @@ def failure_model(
         if not forced and incumbent is not None and (day - incumbent.cutoff).days < SETTINGS.retrain_every_days:
             chosen[day] = _carried(incumbent, f"{(day - incumbent.cutoff).days} days old")
             continue
-        missing = _what_is_missing(day, history_begins)
+        missing = _what_is_missing(day, observed and observed[0])
         if missing is None:
             missing = _train(context, config, lake, model_store, day)
         if missing is None:

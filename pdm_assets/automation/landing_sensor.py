@@ -63,7 +63,6 @@ def landing_sensor(
         {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES},
         landing.zone.machine_lists(),
         now,
-        SETTINGS.horizon_days,
         lambda day: DAILY.has_partition_key(day.isoformat()),
     )
     found = next_request(marks, store.load(cursor.get("seen")), LOOKBACK_DAYS, SETTINGS.horizon_days)

@@ -1,9 +1,9 @@
 """What the landing sensor decides, without Dagster: which days must be materialized again, given what has landed.
 
 A day's mark says all that its partitions depend on: the files of each table that hold rows of it, the machine list in force,
-and whether it is over (labels wait for that). A day whose mark changed is dirty, and so are the days after it that look back
-on it. What was seen is a mark per day; kept in a file named by its own hash; the sensor's cursor holds the name, for a
-cursor of several kilobytes would be stored again with every tick.
+and whether it is known to its end (labels wait for that). A day whose mark changed is dirty, and so are the days after it
+that look back on it. What was seen is a mark per day, kept in a file named by its own hash; the sensor's cursor holds the
+name, for a cursor of several kilobytes would be stored again with every tick.
 """
 
 import datetime as dt
@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdm_assets.schemas.raw import MAINTENANCE, TELEMETRY
+
+KNOWN = "known to its end"
 MAX_DAYS_A_RUN = 400  # bounds what a run that dies has to repeat
 KEPT_STATES = 20
 
@@ -38,36 +41,35 @@ def mark_days(
     files: Mapping[str, Mapping[dt.date, str]],
     machine_lists: Mapping[dt.date, str],
     now: dt.datetime,
-    horizon_days: int,
     is_partition: Callable[[dt.date], bool],
 ) -> Marks:
     """The mark of each day that has something to materialize.
 
-    These are the days with rows, and the days without any, once over, between the first and one horizon past the last: the
-    outcomes of earlier observations became known on them. Days that are no partition (yet) are left out, so a file of
-    tomorrow is seen as new when tomorrow begins.
+    These are the days with rows, and the days between them without any: the outcomes of earlier observations became known on
+    them. A day is known to its end once it is over and telemetry of it or of a later day has landed. Days that are no
+    partition (yet) are left out, so a file of tomorrow is seen as new when tomorrow begins.
 
     Args:
         files: by table key, the fingerprint of the files that have rows of a day.
         machine_lists: by the day from which a list is in force, its fingerprint.
         now: the present, UTC.
-        horizon_days: ceil(horizon).
         is_partition: whether a day is a partition.
     """
     landed = sorted({day for by_day in files.values() for day in by_day if is_partition(day)})
     if not landed:
         return {}
-    length = (landed[-1] - landed[0]).days + 1 + horizon_days
+    heard_until = max((day for day in files.get(TELEMETRY.key, ()) if is_partition(day)), default=landed[0])
     marks: Marks = {}
-    for day in (landed[0] + dt.timedelta(days=n) for n in range(length)):
-        over = now >= dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
+    for day in (landed[0] + dt.timedelta(days=n) for n in range((landed[-1] - landed[0]).days + 1)):
+        is_over = now >= dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
+        is_known = is_over and day <= heard_until
         has_rows = any(day in by_day for by_day in files.values())
-        if is_partition(day) and (has_rows or over):
+        if is_partition(day) and (has_rows or is_known):
             in_force = max((since for since in machine_lists if since <= day), default=None)
             marks[day] = {
                 **{key: by_day[day] for key, by_day in files.items() if day in by_day},
                 "machines": machine_lists[in_force] if in_force else "",
-                "over": str(over),
+                KNOWN: str(is_known),
             }
     return marks
 
@@ -105,24 +107,24 @@ def next_request(now_marks: Marks, seen: Marks, lookback_days: int, horizon_days
 def _reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int, horizon_days: int) -> int | None:
     """How many days after a changed day depend on what changed; None for all of them."""
     keys = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)}
-    if keys == {"over"}:
+    if keys == {KNOWN}:
         return 0
     # Days since replacement look back without limit.
-    return None if "raw/maintenance" in keys else max(lookback_days, horizon_days)
+    return None if MAINTENANCE.key in keys else max(lookback_days, horizon_days)
 
 
 def _reason(day: dt.date, now: Marks, seen: Marks) -> str:
     is_now, was = now.get(day, {}), seen.get(day, {})
     changed = {key for key in is_now.keys() | was.keys() if is_now.get(key) != was.get(key)}
-    if changed == {"over"} and was:
+    if changed == {KNOWN} and was:
         return "over"
-    if changed & (was.keys() - {"over"}):
+    if changed & (was.keys() - {KNOWN}):
         return "redelivered"
     return "late" if any(later > day and _has_rows(mark) for later, mark in seen.items()) else "new"
 
 
 def _has_rows(mark: Mapping[str, str]) -> bool:
-    return bool(mark.keys() - {"machines", "over"})
+    return bool(mark.keys() - {"machines", KNOWN})
 
 
 class SeenStore:

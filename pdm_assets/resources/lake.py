@@ -205,15 +205,16 @@ class Lake(dg.ConfigurableResource):
         times = zip(files.column("partition.date").to_pylist(), files.column("modification_time").to_pylist(), strict=True)
         return {day: at for day, at in sorted(times) if start <= day < end}
 
-    def first_day(self, table: Table) -> dt.date | None:
-        """Earliest day that has rows, or None."""
+    def first_and_last_day(self, table: Table) -> tuple[dt.date, dt.date] | None:
+        """Earliest and latest day that have rows, or None where none has."""
         if not self.exists(table):
             return None
         if self.catalog:
-            return self.read(table).agg(F.min(DATE)).collect()[0][0]
+            first, last = self.read(table).agg(F.min(DATE), F.max(DATE)).collect()[0]
+            return None if first is None else (first, last)
         files = self.delta(table).get_add_actions(flatten=True)
         days = files.column("partition.date").to_pylist()
-        return min(days) if days else None
+        return (min(days), max(days)) if days else None
 
     def rows(
         self,

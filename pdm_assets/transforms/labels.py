@@ -31,7 +31,7 @@ def label_observations(
         failures: raw/failures from the observed days up to the end of the days that the labels are kept by.
         cadence_hours: hours between two observations.
         horizon: how far ahead a failure counts.
-        known_until: the present; only days that ended by then have labels.
+        known_until: the present, or the end of the last day that was heard of; only days that ended by then have labels.
     """
     days_ahead = -(-int(horizon.total_seconds()) // 86_400)
     hour = F.explode(F.array(*(F.lit(h) for h in observation_hours(cadence_hours))))

@@ -22,12 +22,12 @@ def plant(tmp_path_factory, engine, spark):  # spark: the session stays open fro
 
 @pytest.fixture(scope="module")
 def january(plant):
-    """Four days, the last without telemetry, as one range run."""
-    plant.land_telemetry("2015-01-01", "2015-01-02", "2015-01-03")
+    """Five days, the fourth without telemetry, as one range run."""
+    plant.land_telemetry("2015-01-01", "2015-01-02", "2015-01-03", "2015-01-05")
     plant.land("errors", "errors.csv", "2015-01-02 05:00:00,1,error1")
     plant.land("maintenance", "maint.csv", "2014-12-31 06:00:00,1,comp1", "2015-01-02 06:00:00,1,comp2")
     plant.land("failures", "failures.csv", "2015-01-03 06:00:00,2,comp2")
-    return plant.run("2015-01-01", "2015-01-04")
+    return plant.run("2015-01-01", "2015-01-05")
 
 
 def test_a_range_of_days_goes_from_files_to_features_and_labels(plant, january):
@@ -42,13 +42,13 @@ def test_a_range_of_days_goes_from_files_to_features_and_labels(plant, january):
     assert row[3:] == (1, 36)
     # machine 2 fails on the third day at 06:00; what became of an observation is known two days after it
     columns = ("machine_id", "observed_at", "component", "fails_within_horizon")
-    labels = plant.rows("labels/component_failures", "2015-01-01", "2015-01-04", *columns)
+    labels = plant.rows("labels/component_failures", "2015-01-01", "2015-01-05", *columns)
     assert [label[:3] for label in labels if label[3]] == [
         (2, utc(at), "comp2") for at in ("2015-01-01 06:00", "2015-01-01 18:00", "2015-01-02 06:00", "2015-01-02 18:00")
     ]
     # each day says its own rows, an empty one that it is empty
     days = metadata(january, "features/observations")
-    assert [m["dagster/partition_row_count"] for _, m in sorted(days.items())] == [4, 4, 4, 0]
+    assert [m["dagster/partition_row_count"] for _, m in sorted(days.items())] == [4, 4, 4, 0, 4]
     assert days["2015-01-01"]["dagster/table_name"] == "features/observations"
     assert "observed_at" in days["2015-01-01"]["preview"]
 
@@ -57,13 +57,21 @@ def test_a_day_alone_gives_the_rows_that_the_range_gave(plant, january):
     tables = ("raw/telemetry", "features/observations", "labels/component_failures")
 
     def content():
-        return {key: plant.rows(key, "2015-01-01", "2015-01-04", *TABLES[key].column_names) for key in tables}
+        return {key: plant.rows(key, "2015-01-01", "2015-01-05", *TABLES[key].column_names) for key in tables}
 
     as_a_range = content()
     assert all(as_a_range.values())
     for on in ("2015-01-02", "2015-01-03"):
         assert plant.run(on).success
     assert content() == as_a_range
+
+
+def test_a_day_that_nobody_has_heard_of_has_no_labels(plant):
+    # on the 5th and 6th nothing landed: whether a machine failed then is not known
+    plant.land_telemetry("2015-12-03", "2015-12-04")
+    assert plant.run("2015-12-01", "2015-12-06", tables="machines telemetry failures component_failures").success
+    labels = plant.rows("labels/component_failures", "2015-12-01", "2015-12-06", "date")
+    assert set(labels) == {(day("2015-12-03"),), (day("2015-12-04"),)}
 
 
 def test_what_can_not_be_used_is_in_quarantine_with_file_line_and_reason(plant):

@@ -22,7 +22,6 @@ def marks(telemetry, *, maintenance=None, lists=None, now=LATER, partitions=None
         },
         {day(d): f for d, f in (lists or {"2015-01-01": "fleet"}).items()},
         now,
-        horizon_days=2,
         is_partition=partitions or (lambda d: day("2015-01-01") <= d <= now.date()),
     )
 
@@ -47,13 +46,12 @@ def whole_january():
 
 
 def test_the_first_look_takes_everything_in_one_run():
-    # two days more than landed: on them the outcomes of the last observations became known
-    assert request(marks(whole_january()), {}) == ("2015-01-01", "2015-01-22", "new")
+    assert request(marks(whole_january()), {}) == ("2015-01-01", "2015-01-20", "new")
 
 
 def test_nothing_new_is_no_request():
     now = marks(whole_january())
-    assert drain(now, {}) == [("2015-01-01", "2015-01-22")]
+    assert drain(now, {}) == [("2015-01-01", "2015-01-20")]
     assert next_request(now, now, 2, 2) is None
 
 
@@ -67,6 +65,19 @@ def test_a_day_that_ended_is_taken_once_more_for_its_labels():
     landed = {**whole_january(), "2015-01-21": "a"}
     before, after = marks(landed, now=utc("2015-01-21 23:59")), marks(landed, now=utc("2015-01-22 00:00"))
     assert request(after, before) == ("2015-01-21", "2015-01-21", "over")
+
+
+def test_days_without_a_file_are_taken_when_telemetry_of_a_later_day_has_landed():
+    # no weekend shift: that nothing failed on the 21st and 22nd is known when the 23rd has landed
+    before = marks(whole_january())
+    monday = {**whole_january(), "2015-01-23": "a"}
+    assert request(marks(monday), before) == ("2015-01-21", "2015-01-23", "new")
+
+
+def test_a_failure_report_alone_says_nothing_of_the_days_before_it():
+    seen = marks(whole_january())
+    now = marks(whole_january(), maintenance={"2015-01-23": "m"})
+    assert drain(now, seen) == [("2015-01-23", "2015-01-23")]
 
 
 def test_late_data_takes_the_days_that_look_back_on_it():
@@ -93,7 +104,7 @@ def test_the_same_bytes_delivered_again_at_another_time_have_another_request_tha
 def test_late_maintenance_reaches_all_days_after_it():
     seen = marks(whole_january())
     now = marks(whole_january(), maintenance={"2015-01-05": "m"})
-    assert drain(now, seen) == [("2015-01-05", "2015-01-22")]
+    assert drain(now, seen) == [("2015-01-05", "2015-01-20")]
 
 
 def test_a_withdrawn_file_takes_its_days_too():
@@ -104,7 +115,7 @@ def test_a_withdrawn_file_takes_its_days_too():
 def test_a_new_fleet_list_takes_the_days_it_is_in_force():
     seen = marks(whole_january())
     now = marks(whole_january(), lists={"2015-01-01": "fleet", "2015-01-15": "larger fleet"})
-    assert drain(now, seen) == [("2015-01-15", "2015-01-22")]
+    assert drain(now, seen) == [("2015-01-15", "2015-01-20")]
 
 
 def test_distant_days_are_runs_of_their_own_the_earlier_first():
@@ -130,7 +141,7 @@ def test_a_long_load_is_cut_and_nothing_is_left_out(monkeypatch):
     ranges = drain(marks(whole_january()), {})
     covered = [n for first, last in ranges for n in range(day(first).toordinal(), day(last).toordinal() + 1)]
     assert all((day(last) - day(first)).days < 7 for first, last in ranges)
-    assert set(covered) == set(range(day("2015-01-01").toordinal(), day("2015-01-23").toordinal()))
+    assert set(covered) == set(range(day("2015-01-01").toordinal(), day("2015-01-21").toordinal()))
 
 
 @given(

@@ -28,7 +28,7 @@ def held(lake, table=ERRORS):
 def test_a_table_that_was_never_written_is_named(lake):
     with pytest.raises(LakeError, match="raw/machines has never been written: materialize it first"):
         lake.read(MACHINES)
-    assert lake.first_day(MACHINES) is None
+    assert lake.first_and_last_day(MACHINES) is None
     assert lake.rows_by_day(MACHINES, day("2015-01-01"), day("2015-01-02")) == {day("2015-01-01"): 0}
 
 
@@ -38,7 +38,7 @@ def test_days_are_replaced_and_no_others(lake, spark):
     # a day that is missing from the frame is emptied, one outside of the range is left alone
     lake.replace_days(ERRORS, errors_on(spark, "2015-01-02"), day("2015-01-01"), day("2015-01-03"), {})
     assert held(lake) == {"2015-01-02", "2015-01-03"}
-    assert lake.first_day(ERRORS) == day("2015-01-02")
+    assert lake.first_and_last_day(ERRORS)[0] == day("2015-01-02")
     assert set(lake.written_at(ERRORS, day("2015-01-01"), day("2015-01-03"))) == {day("2015-01-02")}
     # None empties; where nothing was, nothing is committed
     emptied = lake.replace_days(ERRORS, None, day("2015-01-02"), day("2015-01-04"), {})
