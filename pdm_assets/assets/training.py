@@ -7,23 +7,22 @@ from importlib.metadata import version as installed_version
 
 import dagster as dg
 from pydantic import Field
+from pyspark.sql import DataFrame
 
+from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.windows import first_possible_cutoff, model_windows
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, ModelStore, Registered
 from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
+from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
+from pdm_assets.schemas.table import Table
 from pdm_assets.settings import ModelType
 
 CODE_VERSION = "1"
-TEST_METRICS = (
-    "average_precision",
-    "roc_auc",
-    "brier",
-    "observation_precision",
-    "observation_recall",
-    "observation_f1",
-)
+TRAINED_ON = (OBSERVATIONS, COMPONENT_FAILURES, FAILURES, MAINTENANCE)
+ROW_METRICS = ("average_precision", "brier_skill", "calibration_error")
+EVENT_METRICS = ("event_recall", "alarm_precision", "false_alarms_per_machine_month", "lead_median_hours")
 
 
 class TrainingConfig(dg.Config):
@@ -42,7 +41,7 @@ class TrainingConfig(dg.Config):
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     io_manager_key="model_store",
-    deps=[["features", "observations"], ["labels", "component_failures"]],
+    deps=[table.key.split("/") for table in TRAINED_ON],
     pool="spark",
 )
 def failure_model(
@@ -105,17 +104,24 @@ def _train(
 ) -> str | None:
     """Train and register the model of a day; what stood in the way, if it can't be made."""
     from pdm_assets.models.pictures import importance_picture, precision_recall_picture
+    from pdm_assets.models.reports import baselines_table
     from pdm_assets.models.training import TrainingError, train
 
     windows = model_windows(day, SETTINGS)
     kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
-    versions = {table.key: lake.version(table) for table in (OBSERVATIONS, COMPONENT_FAILURES)}
+    versions = {table.key: lake.version(table) for table in TRAINED_ON}
+
+    def known_before(table: Table, start: dt.date | None, end: dt.date) -> DataFrame:
+        return lake.read(table, start, end, version=versions[table.key])
+
     context.log.info(f"training {kind} for {day}: learns from {windows.train.start} to {windows.train.end}")
     try:
         trained = train(
-            lake.read(OBSERVATIONS, windows.train.start, windows.test.end, version=versions[OBSERVATIONS.key]),
-            # known before the day began, whatever the table holds by now
-            lake.read(COMPONENT_FAILURES, windows.train.start, day, version=versions[COMPONENT_FAILURES.key]),
+            known_before(OBSERVATIONS, windows.train.start, windows.test.end),
+            # known before the day began, whatever the tables hold by now
+            known_before(COMPONENT_FAILURES, windows.train.start, day),
+            known_before(FAILURES, None, day),
+            known_before(MAINTENANCE, None, day),
             cutoff=day,
             settings=SETTINGS,
             model_type=kind,
@@ -126,11 +132,17 @@ def _train(
     except TrainingError as error:
         return str(error)
     store.save(trained, context.run_id)
-    card, test = trained.card, trained.card.metrics["test"]["pooled"]
-    shown = {name: getattr(test, name) for name in TEST_METRICS}
+    card = trained.card
+    rows, events = card.metrics["test"][POOLED], card.events[POOLED]
+    shown = {
+        **{name: getattr(events.observed, name) for name in EVENT_METRICS},
+        **{name: getattr(rows, name) for name in ROW_METRICS},
+        "saving": events.saving,
+    }
     context.add_asset_metadata(
         {
             "model_card": dg.MetadataValue.json(json.loads(card.to_json())),
+            "beside_the_baselines": dg.MetadataValue.md(baselines_table(card)),
             "precision_recall": _picture(precision_recall_picture(trained.outcomes["test"], card)),
             "feature_importance": _picture(importance_picture(card)),
             **{f"test_{name}": value for name, value in shown.items() if value is not None},

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from pdm_assets.models.calibration import Platt
+from pdm_assets.models.evaluation import Capacity, EventReport
 from pdm_assets.models.metrics import Metrics
+from pdm_assets.models.rules import Healthy
 from pdm_assets.models.windows import Window, WindowName
 from pdm_assets.settings import ModelType
-
-POOLED = "pooled"  # beside the components in metrics: all of them together
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,13 @@ class ModelCard:
         parameters: parameters of the classifiers.
         seed: seed of sampling and fit.
         features: columns that it reads.
+        calibration: from the classifier's score to the probability, by learnt component.
         thresholds: probability from which on it is an alert, by component.
         constant_probabilities: components that could not be learnt, with the one probability they get.
-        metrics: by window (calibration, test), then by component and pooled.
+        metrics: of observations, by window (calibration, test), then by component and pooled.
+        events: of failures caught and visits wasted in the test window, beside the baselines; by component and pooled.
+        capacity: what a crew of limited visits would have had of the probabilities in the test window.
+        healthy: usual values of the channels in the training window.
         importances: share of each feature, by learnt component.
         data_versions: Delta version of each table that was read.
         code_version: version of the code.
@@ -60,9 +67,13 @@ class ModelCard:
     parameters: Mapping[str, int | float | str | bool]
     seed: int
     features: tuple[str, ...]
+    calibration: Mapping[str, Platt]
     thresholds: Mapping[str, float]
     constant_probabilities: Mapping[str, float]
     metrics: Mapping[WindowName, Mapping[str, Metrics]]
+    events: Mapping[str, EventReport]
+    capacity: Capacity
+    healthy: Mapping[str, Healthy]
     importances: Mapping[str, Mapping[str, float]]
     data_versions: Mapping[str, int]
     code_version: str
@@ -81,29 +92,7 @@ class ModelCard:
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """The card that to_json wrote."""
-        given = json.loads(text)
-        windows = {
-            name: WindowCounts(
-                Window(*(dt.date.fromisoformat(counts["window"][edge]) for edge in ("start", "end"))),
-                counts["rows"],
-                counts["positives"],
-            )
-            for name, counts in given["windows"].items()
-        }
-        metrics = {
-            window: {name: Metrics(**values) for name, values in by_component.items()}
-            for window, by_component in given["metrics"].items()
-        }
-        return cls(
-            **{
-                **given,
-                "cutoff": dt.date.fromisoformat(given["cutoff"]),
-                "windows": windows,
-                "metrics": metrics,
-                "features": tuple(given["features"]),
-                "notes": tuple(given["notes"]),
-            }
-        )
+        return TypeAdapter(cls).validate_json(text)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Thresholds and metrics of one component's probabilities: pure functions of arrays.
+"""Metrics of one component's probabilities, observation by observation: pure functions of arrays.
 
 `probability` is float64 in [0, 1], `fails` is bool, one element per observation. A metric that the data
 can't tell (no failing observation, none that is healthy) is None. Formulas: field notes 1.4.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-DEFAULT_THRESHOLD = 0.5  # where nothing is known to choose by
+CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Metrics:
     average_precision: float | None
     roc_auc: float | None
     brier: float | None
+    brier_skill: float | None
+    calibration_error: float | None
+    lift: float | None
     observation_precision: float | None
     observation_recall: float | None
     observation_f1: float | None
@@ -76,32 +79,43 @@ def roc_auc(probability: Floats, fails: Bools) -> float | None:
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def best_f1_threshold(probability: Floats, fails: Bools) -> float | None:
-    """The threshold whose alerts (probability >= threshold) have the greatest F1; the higher one of equals.
+def brier(probability: Floats, fails: Bools) -> float | None:
+    """BS = mean (p - y)^2."""
+    return float(np.mean((probability - fails) ** 2)) if len(fails) else None
 
-    It lies halfway down to the next lower probability seen (to 0 after the last): at the probability itself,
-    the smallest change would silence the very observation that set it. None if no observation fails.
-    """
-    if not fails.any():
+
+def brier_skill(probability: Floats, fails: Bools) -> float | None:
+    """1 - BS / BS of always saying the window's failure rate: above 0, the probabilities tell more than that rate."""
+    score = brier(probability, fails)
+    if score is None or fails.all() or not fails.any():
         return None
-    curve = precision_recall(probability, fails)
-    total = curve.precision + curve.recall
-    f1 = np.divide(2 * curve.precision * curve.recall, total, out=np.zeros_like(total), where=total > 0)
-    best = int(np.argmax(f1))
-    lower = np.append(curve.probability, 0.0)[best + 1]
-    return float((curve.probability[best] + lower) / 2)
+    rate = float(fails.mean())
+    return 1 - score / (rate * (1 - rate))
+
+
+def calibration_error(probability: Floats, fails: Bools) -> float | None:
+    """ECE = sum over bins of (n_b / N) |mean y_b - mean p_b|, ten bins of equal mass by probability."""
+    if not len(fails):
+        return None
+    order = np.argsort(probability, kind="stable")
+    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
+    return float(sum(abs(float(np.sum(fails[b]) - np.sum(probability[b]))) for b in bins) / len(order))
 
 
 def evaluate(probability: Floats, fails: Bools, is_alert: Bools) -> Metrics:
     """All metrics of one component, or of several pooled."""
+    precision = average_precision(probability, fails)
     true_alerts, false_alerts = int((is_alert & fails).sum()), int((is_alert & ~fails).sum())
     missed, true_quiet = int((~is_alert & fails).sum()), int((~is_alert & ~fails).sum())
     return Metrics(
         rows=len(fails),
         positives=int(fails.sum()),
-        average_precision=average_precision(probability, fails),
+        average_precision=precision,
         roc_auc=roc_auc(probability, fails),
-        brier=float(np.mean((probability - fails) ** 2)) if len(fails) else None,
+        brier=brier(probability, fails),
+        brier_skill=brier_skill(probability, fails),
+        calibration_error=calibration_error(probability, fails),
+        lift=None if precision is None else precision / float(fails.mean()),
         observation_precision=_ratio(true_alerts, true_alerts + false_alerts),
         observation_recall=_ratio(true_alerts, true_alerts + missed),
         observation_f1=_ratio(2 * true_alerts, 2 * true_alerts + false_alerts + missed),

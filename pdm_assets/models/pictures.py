@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pdm_assets.models.card import ModelCard
+from pdm_assets.models.evaluation import Outcomes
 from pdm_assets.models.metrics import evaluate, precision_recall
-from pdm_assets.models.training import Outcomes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ def precision_recall_picture(outcomes: Mapping[str, Outcomes], card: ModelCard) 
     """
     figure = _figure(7.0, 5.0)
     axes = figure.add_subplot()
-    for position, (component, (probability, fails)) in enumerate(outcomes.items()):
+    for position, (component, (probability, fails, _)) in enumerate(outcomes.items()):
         colour = f"C{position}"
         if not fails.any():
             axes.plot([], [], color=colour, label=f"{component}: no failure in the window")

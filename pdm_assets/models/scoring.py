@@ -26,7 +26,7 @@ def score(observations: DataFrame, pipeline: "PipelineModel", card: ModelCard) -
         *(
             F.struct(
                 F.lit(component).alias("component"),
-                probability(component, card.constant_probabilities).alias("probability"),
+                probability(component, card).alias("probability"),
                 F.lit(card.thresholds[component]).alias("threshold"),
             )
             for component in COMPONENTS
@@ -40,8 +40,14 @@ def score(observations: DataFrame, pipeline: "PipelineModel", card: ModelCard) -
     )
 
 
-def probability(component: str, constant_probabilities: Mapping[str, float]) -> Column:
+def probability(component: str, card: ModelCard) -> Column:
     """Probability of a failure of the component, as a column of a frame that the pipeline transformed."""
+    score = score_of(component, card.constant_probabilities)
+    return card.calibration[component].column(score) if component in card.calibration else score
+
+
+def score_of(component: str, constant_probabilities: Mapping[str, float]) -> Column:
+    """What the classifier says before it is calibrated; a component that it could not learn has its constant."""
     from pyspark.ml.functions import vector_to_array
 
     if component in constant_probabilities:

@@ -9,9 +9,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.models import metrics
-from pdm_assets.models.card import POOLED, ModelCard, WindowCounts
+from pdm_assets.models.calibration import Platt, cheapest_threshold, fair_threshold, fit_platt
+from pdm_assets.models.card import ModelCard, WindowCounts
+from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, report
+from pdm_assets.models.events import Costs, Moments, Rules
 from pdm_assets.models.pipeline import MODEL_TYPES, NULLABLE_FEATURES, Parameters, fit_pipeline, importances
-from pdm_assets.models.scoring import probability
+from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of
+from pdm_assets.models.scoring import score_of
 from pdm_assets.models.table import (
     LABELS,
     any_failure,
@@ -24,11 +28,15 @@ from pdm_assets.models.table import (
 )
 from pdm_assets.models.windows import Window, WindowName, Windows, model_windows
 from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
-from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS
+from pdm_assets.schemas.table import DATE
 from pdm_assets.settings import ModelType, Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.ml import PipelineModel
+
+NEVER = 1.0  # a threshold that no calibrated probability reaches
 
 
 class TrainingError(ValueError):
@@ -37,13 +45,6 @@ class TrainingError(ValueError):
 
 class TooFewFailures(TrainingError):
     """No component fails in the training window."""
-
-
-class Outcomes(NamedTuple):
-    """What a model said of one component in a window and what came of it, one element per observation."""
-
-    probability: metrics.Floats
-    fails: metrics.Bools
 
 
 class TrainedModel(NamedTuple):
@@ -57,6 +58,8 @@ class TrainedModel(NamedTuple):
 def train(
     observations: DataFrame,
     labels: DataFrame,
+    failures: DataFrame,
+    maintenance: DataFrame,
     *,
     cutoff: dt.date,
     settings: Settings,
@@ -68,10 +71,10 @@ def train(
 ) -> TrainedModel:
     """Train on what was known before cutoff 00:00 UTC: no row outside of the model's three windows is used.
 
-    Imbalance: healthy rows may be thinned out, with weights that keep the failure rate, so a probability can
-    be taken at its word; that failures are rare is met by the threshold, the best F1 of the calibration
-    window. A component that never fails in the training window is not learnt: all its probabilities are 1 /
-    (rows + 2), by the rule of succession, and it never alerts. The card says so.
+    Imbalance: healthy rows may be thinned out, with weights that keep the failure rate. Scores become probabilities to be taken
+    at their word on the calibration window (Platt), and that failures are rare is met by the threshold: the one whose alerts
+    would have cost least there. A component that never fails in the training window is not learnt: all its probabilities are
+    1 / (rows + 2), by the rule of succession, and it never alerts. The card says so.
 
     The same rows, settings and seed give the same model. The frames are read more than once: pin their
     versions.
@@ -79,8 +82,10 @@ def train(
     Args:
         observations: rows of features/observations.
         labels: rows of labels/component_failures.
+        failures: rows of raw/failures, of all days; those from the cutoff on are not looked at.
+        maintenance: rows of raw/maintenance, likewise.
         cutoff: the day before which everything must have been known.
-        settings: window lengths, horizon and seed.
+        settings: window lengths, horizon, costs and seed.
         model_type: classifier of each component.
         data_versions: Delta version of each table read, for the card.
         code_version: for the card.
@@ -120,8 +125,14 @@ def train(
     )
     constants = {c: 1 / (counts["train"].rows + 2) for c in COMPONENTS if c not in learnt}
 
-    outcomes = _outcomes(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
-    thresholds, notes = _thresholds(outcomes["calibration"], constants)
+    scores, signs = _scores(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
+    calibration = {c: fit_platt(scores["calibration"][c].probability, scores["calibration"][c].fails) for c in learnt}
+    outcomes = {name: _calibrated(by_component, calibration) for name, by_component in scores.items()}
+    rules = Rules(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
+    costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
+    history = _history(failures, maintenance, cutoff)
+    thresholds, notes = _thresholds(outcomes["calibration"], constants, history, windows.calibration, rules, costs)
+    healthy = _healthy(rows)
     unknown = sorted(set((*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)) - set(features))
     if unknown:
         notes.append(f"not used, for no row of the training window has a value: {', '.join(unknown)}")
@@ -137,9 +148,15 @@ def train(
         parameters=chosen,
         seed=settings.seed,
         features=features,
+        calibration=calibration,
         thresholds=thresholds,
         constant_probabilities=constants,
         metrics={name: _metrics(by_component, thresholds) for name, by_component in outcomes.items()},
+        events=report(
+            outcomes["test"], thresholds, history, signs["test"], healthy, window=windows.test, rules=rules, costs=costs
+        ),
+        capacity=at_capacity(outcomes["test"], history, settings.crew_visits_a_day, window=windows.test, rules=rules),
+        healthy=healthy,
         importances=importances(pipeline, learnt, features),
         data_versions=dict(data_versions),
         code_version=code_version,
@@ -195,41 +212,100 @@ def _usable(rows: DataFrame) -> tuple[list[str], tuple[str, ...], int]:
     return learnt, tuple(f for f in features if f not in NULLABLE_FEATURES or facts[f]), facts["rows"]
 
 
-def _outcomes(
+def _scores(
     rows: DataFrame, pipeline: "PipelineModel", constants: Mapping[str, float], windows: Windows
-) -> dict[WindowName, dict[str, Outcomes]]:
+) -> tuple[dict[WindowName, dict[str, Outcomes]], dict[WindowName, dict[str, metrics.Floats]]]:
+    """Uncalibrated scores with what came of them, and the features that rules look at; by window."""
     named: dict[WindowName, Window] = {"calibration": windows.calibration, "test": windows.test}
     found = (
         pipeline.transform(rows)
         .select(
             *OBSERVATION_KEY,
             _window_name(named).alias("window"),
-            *(probability(c, constants).alias(c) for c in COMPONENTS),
+            *(score_of(c, constants).alias(c) for c in COMPONENTS),
             *LABELS,
+            *RULE_FEATURES,
         )
         .toArrow()
         # sums of floats depend on their order, and Spark's is not the same twice
         .sort_by([(name, "ascending") for name in OBSERVATION_KEY])
     )
     names = found["window"].to_numpy()
+    scores: dict[WindowName, dict[str, Outcomes]] = {}
+    signs: dict[WindowName, dict[str, metrics.Floats]] = {}
+    for name in named:
+        its = found.filter(names == name)
+        observed = _moments(its, "observed_at")
+        scores[name] = {c: Outcomes(its[c].to_numpy(), its[label_of(c)].to_numpy() == 1.0, observed) for c in COMPONENTS}
+        signs[name] = {feature: its[feature].to_numpy().astype(float) for feature in RULE_FEATURES}
+    return scores, signs
+
+
+def _calibrated(scores: Mapping[str, Outcomes], calibration: Mapping[str, Platt]) -> dict[str, Outcomes]:
     return {
-        name: {c: Outcomes(found[c].to_numpy()[is_named], found[label_of(c)].to_numpy()[is_named] == 1.0) for c in COMPONENTS}
-        for name, is_named in ((name, names == name) for name in named)
+        c: outcome._replace(probability=calibration[c].of(outcome.probability)) if c in calibration else outcome
+        for c, outcome in scores.items()
     }
 
 
-def _thresholds(outcomes: Mapping[str, Outcomes], constants: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+def _history(failures: DataFrame, maintenance: DataFrame, cutoff: dt.date) -> dict[str, History]:
+    """Failures and closings of each component before the cutoff."""
+    failed = failures.where(F.col(DATE) < F.lit(cutoff)).select("machine_id", F.col("failed_at").alias("at"), "component")
+    replaced = maintenance.where(F.col(DATE) < F.lit(cutoff)).select(
+        "machine_id", F.col("performed_at").alias("at"), "component"
+    )
+    found = failed.withColumn("is_failure", F.lit(True)).unionByName(replaced.withColumn("is_failure", F.lit(False))).toArrow()
+    moments, component = _moments(found, "at"), found["component"].to_numpy(zero_copy_only=False)
+    is_failure = found["is_failure"].to_numpy(zero_copy_only=False).astype(bool)
+    return {c: History(moments.where((component == c) & is_failure), moments.where(component == c)) for c in COMPONENTS}
+
+
+def _moments(rows: "pa.Table", instant: str) -> Moments:
+    return Moments(rows["machine_id"].to_numpy(), rows[instant].cast("int64").to_numpy() // 1_000_000)
+
+
+def _healthy(rows: DataFrame) -> dict[str, Healthy]:
+    """The usual values of each channel that has any: medians, for failing machines are few."""
+    names = [name for channel in CHANNEL_NAMES for name in (mean_of(channel), deviation_of(channel))]
+    medians = rows.agg(*(F.median(name).alias(name) for name in names)).first()
+    assert medians is not None  # an aggregate without groups always has one row
+    return {
+        channel: Healthy(medians[mean_of(channel)], medians[deviation_of(channel)] / SHIFT_HOURS**0.5)
+        for channel in CHANNEL_NAMES
+        if medians[mean_of(channel)] is not None and medians[deviation_of(channel)] is not None
+    }
+
+
+def _thresholds(
+    outcomes: Mapping[str, Outcomes],
+    constants: Mapping[str, float],
+    history: Mapping[str, History],
+    window: Window,
+    rules: Rules,
+    costs: Costs,
+) -> tuple[dict[str, float], list[str]]:
     thresholds, notes = {}, []
-    for component, (probabilities, fails) in outcomes.items():
+    for component, (probabilities, fails, observed) in outcomes.items():
         if component in constants:
             notes.append(f"{component} never fails in the training window: it is not foretold")
-            thresholds[component] = metrics.DEFAULT_THRESHOLD
+            thresholds[component] = NEVER
             continue
-        best = metrics.best_f1_threshold(probabilities, fails)
-        if best is None:
-            best = metrics.DEFAULT_THRESHOLD
-            notes.append(f"{component} never fails in the calibration window: its threshold is just {best}")
-        thresholds[component] = best
+        if not fails.any():
+            fair = fair_threshold(costs)
+            notes.append(
+                f"{component} never fails in the calibration window: its threshold {fair:.3g} follows from the costs alone"
+            )
+        past = history[component]
+        thresholds[component] = cheapest_threshold(
+            probabilities,
+            observed,
+            past.failures,
+            past.closings,
+            start=int(window.start_at.timestamp()),
+            end=int(window.end_at.timestamp()),
+            rules=rules,
+            costs=costs,
+        )
     return thresholds, notes
 
 
@@ -240,4 +316,7 @@ def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) 
         np.concatenate([outcome.fails for outcome in outcomes.values()]),
         np.concatenate(list(alerts.values())),
     )
-    return {**{c: metrics.evaluate(*outcome, alerts[c]) for c, outcome in outcomes.items()}, POOLED: pooled}
+    return {
+        **{c: metrics.evaluate(outcome.probability, outcome.fails, alerts[c]) for c, outcome in outcomes.items()},
+        POOLED: pooled,
+    }

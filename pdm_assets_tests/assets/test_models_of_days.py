@@ -10,7 +10,7 @@ from pdm_assets.assets import training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.training import train
 from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, READINGS_COUNT, REGISTRY
-from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 from pdm_assets_tests.builders import day
@@ -95,6 +95,8 @@ def model(plant, spark):
     trained = train(
         observations_of(spark, columns),
         labels_of(spark, columns),
+        spark.createDataFrame([], FAILURES.struct),
+        spark.createDataFrame([], MAINTENANCE.struct),
         cutoff=CUTOFF,
         settings=SETTINGS,
         model_type="decision_tree",

@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 
+from pdm_assets.models.calibration import Platt
 from pdm_assets.models.card import ModelCard, WindowCounts
+from pdm_assets.models.evaluation import Capacity, EventReport, Outcomes
+from pdm_assets.models.events import EventMetrics, Moments
 from pdm_assets.models.metrics import Metrics
 from pdm_assets.models.pictures import importance_picture, precision_recall_picture
-from pdm_assets.models.training import Outcomes
+from pdm_assets.models.reports import baselines_table
+from pdm_assets.models.rules import Healthy
 from pdm_assets.models.windows import Window
 
 METRICS = Metrics(
@@ -16,6 +20,9 @@ METRICS = Metrics(
     average_precision=0.5,
     roc_auc=None,
     brier=0.1,
+    brier_skill=-0.5,
+    calibration_error=0.01,
+    lift=None,
     observation_precision=None,
     observation_recall=0.0,
     observation_f1=0.0,
@@ -23,6 +30,31 @@ METRICS = Metrics(
     false_alerts=0,
     missed=1,
     true_quiet=3,
+)
+EVENTS = EventMetrics(
+    failures=3,
+    caught=2,
+    event_recall=2 / 3,
+    lead_median_hours=24.0,
+    lead_p10_hours=12.0,
+    lead_24h_share=0.5,
+    true_episodes=2,
+    false_episodes=1,
+    alarm_precision=2 / 3,
+    false_alarms_per_machine_month=0.05,
+    cost=14_500.0,
+)
+REPORT = EventReport(
+    observed=EVENTS,
+    intervals={"event_recall": (0.5, 1.0)},
+    delivered={"daily files": EVENTS},
+    rules={"own error": EVENTS},
+    never_cost=30_000.0,
+    calendar_days={"comp1": 45},
+    calendar_cost=25_000.0,
+    saving=1 - 14_500 / 25_000,
+    alarmed_machines_per_day=0.4,
+    recall_by_lead={"0-6 h": None, "6-24 h": 0.75},
 )
 CARD = ModelCard(
     version="2015-12-01-random_forest-1",
@@ -36,9 +68,13 @@ CARD = ModelCard(
     parameters={"numTrees": 40, "featureSubsetStrategy": "onethird", "stepSize": 0.1},
     seed=7,
     features=("volt_mean_24h", "age_years", "machine_model"),
+    calibration={"comp1": Platt(0.9, -0.1)},
     thresholds={"comp1": 0.25, "comp2": 0.5},
     constant_probabilities={"comp3": 1 / 54_002},
     metrics={"test": {"comp1": METRICS, "pooled": METRICS}},
+    events={"pooled": REPORT},
+    capacity=Capacity(10, 0.5, None),
+    healthy={"volt": Healthy(170.0, 4.3)},
     importances={
         "comp1": {"volt_mean_24h": 0.75, "age_years": 0.25, "machine_model=model1": 0.0},
         "comp2": {"volt_mean_24h": 0.0, "age_years": 0.75, "machine_model=model1": 0.25},
@@ -78,9 +114,17 @@ def png_size(picture):
 
 
 def test_pictures_are_png_and_small_enough_for_a_browser():
+    observed = Moments(np.array([1, 1]), np.array([0, 43_200]))
     outcomes = {
-        "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False])),
-        "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False])),
+        "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False]), observed),
+        "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False]), observed),
     }
     for picture in (precision_recall_picture(outcomes, CARD), importance_picture(CARD)):
         assert png_size(picture) == (770, 550)
+
+
+def test_the_model_stands_beside_its_baselines_in_a_table():
+    table = baselines_table(CARD).splitlines()
+    assert table[2] == "| **random_forest** | 2 of 3 (66.7%) | 66.7% | 0.050 | 24 h | 14,500 |"
+    assert table[-1] == "| calendar (comp1 every 45 d) | | | | | 25,000 |"
+    assert {line.count("|") for line in table} == {7}

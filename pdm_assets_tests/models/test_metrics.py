@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pdm_assets.models.metrics import (
     Metrics,
     average_precision,
-    best_f1_threshold,
+    brier_skill,
+    calibration_error,
     evaluate,
     precision_recall,
     roc_auc,
@@ -76,6 +77,10 @@ def test_evaluation_by_hand():
         average_precision=pytest.approx(5 / 6),
         roc_auc=0.75,
         brier=pytest.approx((0.01 + 0.01 + 0.36 + 0.36) / 4),
+        brier_skill=pytest.approx(1 - (0.74 / 4) / 0.25),
+        # a bin each: 0.1 of one that is healthy, 0.4 of one that fails, 0.6 of one that is healthy, 0.9 of one that fails
+        calibration_error=pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4),
+        lift=pytest.approx(5 / 6 / 0.5),
         observation_precision=0.5,
         observation_recall=0.5,
         observation_f1=0.5,
@@ -91,29 +96,17 @@ def test_what_the_data_cannot_tell_is_none():
     assert (quiet.average_precision, quiet.roc_auc) == (None, None)
     assert (quiet.observation_precision, quiet.observation_recall, quiet.observation_f1) == (None, None, None)
     empty = evaluate(*arrays([], []), np.array([], dtype=bool))
-    assert (empty.rows, empty.brier) == (0, None)
+    assert (empty.rows, empty.brier, empty.calibration_error) == (0, None, None)
 
 
-@pytest.mark.parametrize(
-    ("probability", "fails", "threshold"),
-    [
-        pytest.param([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 0.5, id="halfway through the gap that parts them"),
-        pytest.param([0.9, 0.6, 0.4, 0.1], [1, 0, 1, 0], 0.25, id="two of three right beats one of one"),
-        pytest.param([0.9, 0.6, 0.5, 0.4], [1, 0, 0, 1], 0.75, id="the higher one of equals"),
-        pytest.param([0.4, 0.2], [1, 1], 0.1, id="below the last, halfway to 0"),
-        pytest.param([0.4, 0.2], [0, 0], None, id="no failure to choose by"),
-    ],
-)
-def test_threshold_of_the_best_f1(probability, fails, threshold):
-    found = best_f1_threshold(*arrays(probability, fails))
-    assert found == (None if threshold is None else pytest.approx(threshold))  # halves of decimals
+def test_probabilities_that_come_true_have_no_calibration_error():
+    probability, fails = np.repeat([0.1, 0.5], 100), np.tile([True] + [False] * 9, 20)
+    fails[100:] = np.tile([True, False], 50)
+    assert calibration_error(probability, fails) == pytest.approx(0.0, abs=1e-12)
+    assert calibration_error(probability / 2, fails) == pytest.approx((0.05 + 0.25) / 2)
 
 
-@given(OUTCOMES)
-def test_no_threshold_has_a_better_f1(outcomes):
-    probability, fails = outcomes
-    threshold = best_f1_threshold(probability, fails)
-    if threshold is not None:
-        best = evaluate(probability, fails, probability >= threshold).observation_f1
-        others = [evaluate(probability, fails, probability >= other).observation_f1 for other in probability]
-        assert best == max(others)
+def test_the_failure_rate_itself_has_no_skill():
+    fails = np.array([True, False, False, False])
+    assert brier_skill(np.full(4, 0.25), fails) == pytest.approx(0.0)
+    assert brier_skill(fails.astype(float), fails) == 1.0

@@ -5,13 +5,15 @@ import pytest
 from pyspark.ml import PipelineModel
 from pyspark.sql import functions as F
 
-from pdm_assets.models.card import POOLED
+from pdm_assets.models.calibration import Platt
+from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.pipeline import MODEL_TYPES
 from pdm_assets.models.scoring import score
 from pdm_assets.models.training import TooFewFailures, TrainingError, train
 from pdm_assets.models.windows import model_windows
 from pdm_assets.schemas.features import COMPONENT_RISK, READINGS_COUNT
-from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
+from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.models.fleet import (
     CUTOFF,
     DAYS,
@@ -34,10 +36,13 @@ COLUMNS = fleet_columns()
 WINDOWS = model_windows(CUTOFF, SETTINGS)
 
 
-def trained(observations, labels, model_type="decision_tree", settings=SETTINGS):
+def trained(observations, labels, model_type="decision_tree", settings=SETTINGS, failures=()):
+    spark = observations.sparkSession
     return train(
         observations,
         labels,
+        spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in failures], FAILURES.struct),
+        spark.createDataFrame([], MAINTENANCE.struct),
         cutoff=CUTOFF,
         settings=settings,
         model_type=model_type,
@@ -56,7 +61,7 @@ def risks(observations, pipeline, card):
 def assert_same(one, other):
     assert one.card == other.card
     for window, outcomes in one.outcomes.items():
-        for component, (probability, _) in outcomes.items():
+        for component, (probability, *_) in outcomes.items():
             assert np.array_equal(probability, other.outcomes[window][component].probability)
 
 
@@ -138,6 +143,19 @@ def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labe
     assert_same(again, a_tree)
 
 
+def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not_looked_at(observations, labels):
+    # the test window is 2015-02-04 to 2015-02-11; whoever reports errors is alerted on, half of all observations or so
+    known = [(1, "2015-02-08 06:00", "comp1"), (2, "2015-02-09 06:00", "comp2")]
+    model = trained(observations, labels, failures=known)
+    found = model.card.events[POOLED]
+    assert found.observed.failures == 2
+    assert set(found.delivered) == {"hourly files", "six-hourly files", "daily files"}
+    assert set(found.rules) == {"own error", "own channel shifted", "own error and channel"}
+    assert found.never_cost == 2 * SETTINGS.cost_missed_failure
+    later = [(3, "2015-02-14 00:00", "comp1"), (4, "2015-02-20 06:00", "comp1")]
+    assert_same(trained(observations, labels, failures=known + later), model)
+
+
 def test_scores_have_the_columns_of_their_table_but_for_what_the_run_knows(a_tree, observations):
     scores = score(observations, a_tree.pipeline, a_tree.card)
     kinds = {field.name: field.dataType for field in COMPONENT_RISK.columns}
@@ -188,9 +206,12 @@ def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observat
 def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
     calm = F.col("observed_at") < F.lit(WINDOWS.calibration.start_at)
     model = trained(observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm))
-    assert model.card.thresholds == dict.fromkeys(COMPONENTS, 0.5)
+    # a false visit costs 500, which a caught failure saves 10,000 - 2,000 by
+    assert model.card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 17))
+    assert model.card.calibration == dict.fromkeys(COMPONENTS, Platt())
     assert model.card.notes == tuple(
-        f"{component} never fails in the calibration window: its threshold is just 0.5" for component in COMPONENTS
+        f"{component} never fails in the calibration window: its threshold 0.0588 follows from the costs alone"
+        for component in COMPONENTS
     )
     assert model.card.metrics["test"][POOLED].average_precision is None
 
@@ -199,7 +220,8 @@ def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observation
     early = observations.filter(F.col("observed_at") < F.lit(WINDOWS.train.end_at))
     card = trained(early, labels).card
     assert (card.windows["test"].rows, card.metrics["test"][POOLED].brier) == (0, None)
-    assert card.thresholds == dict.fromkeys(COMPONENTS, 0.5)
+    assert card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 17))
+    assert card.events[POOLED].observed.event_recall is None
 
 
 def test_without_any_failure_there_is_nothing_to_learn(spark, observations):

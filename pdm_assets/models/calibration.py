@@ -1,0 +1,101 @@
+"""From a classifier's score to a probability to be taken at its word, and from there to the threshold that costs least."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pdm_assets.models.events import Costs, Moments, Rules, cost_by_machine, judge
+from pdm_assets.models.metrics import Bools, Floats
+
+LEAST = 1e-6  # scores of 0 and 1 have no logit
+NEWTON_STEPS = 50
+CANDIDATES = 60
+
+
+@dataclass(frozen=True)
+class Platt:
+    """A probability as 1 / (1 + exp(-(slope logit(score) + intercept))), Platt 1999; slope 1 and intercept 0 change nothing."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def of(self, score: Floats) -> Floats:
+        """The probabilities of scores."""
+        return 1 / (1 + np.exp(-(self.slope * _logit(score) + self.intercept)))
+
+    def column(self, score: Column) -> Column:
+        """The same in Spark."""
+        kept = F.least(F.greatest(score, F.lit(LEAST)), F.lit(1 - LEAST))
+        return 1 / (1 + F.exp(-(F.log(kept / (1 - kept)) * self.slope + self.intercept)))
+
+
+def fit_platt(score: Floats, fails: Bools) -> Platt:
+    """The most likely slope and intercept, by Newton's method, towards Platt's targets.
+
+    The targets (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0 keep the fit finite where scores separate perfectly. Scores
+    that tell nothing, or the wrong way round (slope not above 0), are left as they are: ranks must not turn.
+    """
+    positives, negatives = int(fails.sum()), int((~fails).sum())
+    if positives == 0 or negatives == 0:
+        return Platt()
+    target = np.where(fails, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.column_stack([_logit(score), np.ones(len(score))])
+    beta = np.array([1.0, 0.0])
+    for _ in range(NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-x @ beta))
+        curvature = x.T @ (x * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, x.T @ (target - p))
+        beta = beta + step / max(1.0, float(np.abs(step).max()))  # no leap beyond where the parabola holds
+        if np.abs(step).max() < 1e-10:
+            break
+    slope, intercept = map(float, beta)
+    return Platt(slope, intercept) if slope > 0 else Platt()
+
+
+def fair_threshold(costs: Costs) -> float:
+    """Act when p >= cFA / (cFA + cFN - cTP): where a visit costs as much as it saves, of a calibrated probability."""
+    return costs.false_visit / (costs.false_visit + costs.missed_failure - costs.planned_repair)
+
+
+def cheapest_threshold(
+    probability: Floats,
+    observations: Moments,
+    failures: Moments,
+    closings: Moments,
+    *,
+    start: int,
+    end: int,
+    rules: Rules,
+    costs: Costs,
+) -> float:
+    """The threshold whose alerts would have cost least in the window; of equals, the one nearest to the fair one.
+
+    Candidates lie halfway between probabilities that were seen, mostly among the highest, and at the fair threshold. Few
+    failures make wide plateaus of equal cost: the fair threshold then decides, not chance. Where none was due it is the fair
+    one.
+    """
+    fair = fair_threshold(costs)
+    seen = np.unique(probability)
+    if not len(seen):
+        return fair
+    ranks = np.unique(np.linspace(0, 1, CANDIDATES) ** 0.25 * (len(seen) - 1)).astype(int)
+    chosen = seen[np.unique(ranks)]
+    # above the highest it is silent: the cheapest where the model is worth nothing
+    edges = np.append(chosen, 1.0)
+    candidates = sorted({fair, *((edges[1:] + edges[:-1]) / 2).tolist()}, key=lambda theta: abs(theta - fair))
+    best, least = fair, np.inf
+    for theta in candidates:
+        judged = judge(observations, probability >= theta, failures, closings, start=start, end=end, rules=rules)
+        if not judged.failures.any():
+            return fair
+        cost = float(cost_by_machine(judged, costs).sum())
+        if cost < least:
+            best, least = float(theta), cost
+    return best
+
+
+def _logit(score: Floats) -> Floats:
+    kept = np.clip(score, LEAST, 1 - LEAST)
+    return np.log(kept / (1 - kept))

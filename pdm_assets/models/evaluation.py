@@ -1,0 +1,215 @@
+"""One window's report: the model beside the rules, never acting and the calendar, as observed and as delivered."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pdm_assets.models.events import (
+    DAY,
+    HOUR,
+    Costs,
+    EventMetrics,
+    Judged,
+    Moments,
+    Rules,
+    judge,
+    pool,
+    resampled,
+    summarize,
+)
+from pdm_assets.models.metrics import Bools, Floats
+from pdm_assets.models.rules import Healthy, ages_at, by_the_calendar, never_acting, rule_alerts
+from pdm_assets.models.windows import Window
+
+POOLED = "pooled"  # beside the components: all of them together
+LANDINGS = {"hourly files": 1, "six-hourly files": 6, "daily files": 24}
+LEAD_BANDS_HOURS = ((0, 6), (6, 24), (24, 48), (48, 168))
+
+
+class Outcomes(NamedTuple):
+    """What a model said of one component in a window and what came of it, one element per observation."""
+
+    probability: Floats
+    fails: Bools
+    observations: Moments
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened to one component of the fleet, as far as it was known."""
+
+    failures: Moments
+    closings: Moments  # failures and replacements
+
+
+@dataclass(frozen=True)
+class EventReport:
+    """How a component's alerts, or all of them pooled, served a crew in one window.
+
+    `intervals` are 90 % by drawing machines. `delivered` says the same when files land so often. `rules` are the baselines
+    without learning. `saving` is the share of the cheaper of `never_cost` and `calendar_cost` that the model's alerts save.
+    `recall_by_lead` is the share of the observations so many hours before a failure that alert.
+    """
+
+    observed: EventMetrics
+    intervals: Mapping[str, tuple[float, float]]
+    delivered: Mapping[str, EventMetrics]
+    rules: Mapping[str, EventMetrics]
+    never_cost: float
+    calendar_days: Mapping[str, int]
+    calendar_cost: float
+    saving: float | None
+    alarmed_machines_per_day: float
+    recall_by_lead: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A crew that visits so many machine components a day, those of the greatest probability."""
+
+    visits_a_day: int
+    precision: float | None  # share of the visits where the component failed within the horizon
+    recall: float | None  # share of the failures that were visited in time
+
+
+def report(
+    outcomes: Mapping[str, Outcomes],
+    thresholds: Mapping[str, float],
+    history: Mapping[str, History],
+    signs: Mapping[str, Floats],
+    healthy: Mapping[str, Healthy],
+    *,
+    window: Window,
+    rules: Rules,
+    costs: Costs,
+) -> dict[str, EventReport]:
+    """The report of each component and of all pooled.
+
+    Args:
+        outcomes: by component, of the window's observations, which are the same for all.
+        thresholds: by component.
+        history: by component; failures must be known for a horizon past the window.
+        signs: the columns rules.RULE_FEATURES of the observations.
+        healthy: usual values of the channels, from the training window.
+        window: the days that were observed.
+        rules: how alerts are judged; its landing_hours are those of "as observed".
+        costs: of one event each.
+    """
+    start, end = _seconds(window.start_at), _seconds(window.end_at)
+
+    def judged(component: str, is_alert: Bools, landing_hours: int = 0) -> Judged:
+        its, past = outcomes[component].observations, history[component]
+        as_landed = Rules(rules.horizon_hours, rules.least_lead_hours, rules.cadence_hours, landing_hours)
+        return judge(its, is_alert, past.failures, past.closings, start=start, end=end, rules=as_landed)
+
+    alerts = {c: outcome.probability >= thresholds[c] for c, outcome in outcomes.items()}
+    by_rule = {c: rule_alerts(c, signs, healthy) for c in outcomes}
+    observed = {c: judged(c, alerts[c]) for c in outcomes}
+    delivered = {name: {c: judged(c, alerts[c], hours) for c in outcomes} for name, hours in LANDINGS.items()}
+    ruled = {name: {c: judged(c, by_rule[c][name]) for c in outcomes} for name in next(iter(by_rule.values()))}
+    calendar = {c: _calendar(observed[c], history[c], start, end, rules, costs) for c in outcomes}
+
+    def of(components: Sequence[str]) -> EventReport:
+        together = pool([observed[c] for c in components])
+        model = summarize(together, costs)
+        never = float(never_acting(together, costs).sum())
+        by_calendar = sum(calendar[c][1] for c in components)
+        cheapest = min(never, by_calendar)
+        any_alert = np.any([alerts[c] for c in components], axis=0)
+        return EventReport(
+            observed=model,
+            intervals=resampled(together, costs),
+            delivered={n: summarize(pool([parts[c] for c in components]), costs) for n, parts in delivered.items()},
+            rules={n: summarize(pool([parts[c] for c in components]), costs) for n, parts in ruled.items()},
+            never_cost=never,
+            calendar_days={c: calendar[c][0] for c in components},
+            calendar_cost=by_calendar,
+            saving=1 - model.cost / cheapest if cheapest else None,
+            alarmed_machines_per_day=_machine_days(outcomes[components[0]].observations, any_alert) / ((end - start) / DAY),
+            recall_by_lead=_recall_by_lead([(outcomes[c].observations, alerts[c], history[c]) for c in components]),
+        )
+
+    return {**{c: of([c]) for c in outcomes}, POOLED: of(list(outcomes))}
+
+
+def at_capacity(
+    outcomes: Mapping[str, Outcomes], history: Mapping[str, History], visits_a_day: int, *, window: Window, rules: Rules
+) -> Capacity:
+    """Precision and recall of the visits_a_day most probable machine components of each day, alerting or not."""
+    import pandas as pd
+
+    rows = pd.concat(
+        pd.DataFrame(
+            {
+                "component": component,
+                "machine": outcome.observations.machine,
+                "day": outcome.observations.at // DAY,
+                "probability": outcome.probability,
+                "fails": outcome.fails,
+            }
+        )
+        for component, outcome in outcomes.items()
+    )
+    visits = (
+        rows.groupby(["day", "machine", "component"], as_index=False)
+        .max()
+        .sort_values(["day", "probability", "machine", "component"], ascending=[True, False, True, True])
+        .groupby("day")
+        .head(visits_a_day)
+    )
+    start, end = _seconds(window.start_at), _seconds(window.end_at)
+    found = []
+    for component, outcome in outcomes.items():
+        its, past = outcome.observations, history[component]
+        visited = pd.MultiIndex.from_frame(visits.loc[visits["component"] == component, ["day", "machine"]])
+        is_last = its.at % DAY == (its.at % DAY).max(initial=0)  # whom to visit is decided on the day's last observation
+        is_visit = is_last & pd.MultiIndex.from_arrays([its.at // DAY, its.machine]).isin(visited)
+        found.append(judge(its, is_visit, past.failures, past.closings, start=start, end=end, rules=rules))
+    together = pool(found)
+    failures = int(together.failures.sum())
+    return Capacity(
+        visits_a_day,
+        float(visits["fails"].mean()) if len(visits) else None,
+        int(together.caught.sum()) / failures if failures else None,
+    )
+
+
+def _calendar(judged: Judged, history: History, start: int, end: int, rules: Rules, costs: Costs) -> tuple[int, float]:
+    failures = history.failures
+    due = (failures.at >= start + rules.horizon_hours * HOUR) & (failures.at < end) & np.isin(failures.machine, judged.machine)
+    return by_the_calendar(judged, ages_at(failures.where(due), history.closings), costs)
+
+
+def _machine_days(observations: Moments, chosen: Bools) -> int:
+    pairs = np.column_stack([observations.machine[chosen], observations.at[chosen] // DAY])
+    return len(np.unique(pairs, axis=0))
+
+
+def _recall_by_lead(parts: Sequence[tuple[Moments, Bools, History]]) -> dict[str, float | None]:
+    ahead = np.concatenate([_hours_ahead(observations, history.failures) for observations, _, history in parts])
+    alerts = np.concatenate([is_alert for _, is_alert, _ in parts])
+    found: dict[str, float | None] = {}
+    for low, high in LEAD_BANDS_HOURS:
+        inside = (ahead > low) & (ahead <= high)
+        found[f"{low}-{high} h"] = float(alerts[inside].mean()) if inside.any() else None
+    return found
+
+
+def _hours_ahead(observations: Moments, failures: Moments) -> Floats:
+    """Hours from each observation to the next failure of its machine, infinite where none is known."""
+    hours = np.full(len(observations.at), np.inf)
+    order = np.lexsort((failures.at, failures.machine))
+    machines, times = failures.machine[order], failures.at[order]
+    for machine in np.unique(machines):
+        its = np.flatnonzero(observations.machine == machine)
+        following = np.append(times[machines == machine], np.iinfo(np.int64).max)
+        gap = following[np.searchsorted(following[:-1], observations.at[its], side="right")] - observations.at[its]
+        hours[its] = np.where(gap > 10_000 * DAY, np.inf, gap / HOUR)
+    return hours
+
+
+def _seconds(at: dt.datetime) -> int:
+    return int(at.timestamp())

@@ -1,0 +1,112 @@
+"""What a model must beat: rules without any learning, never acting, and maintenance by the calendar (field notes 1.4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdm_assets.models.events import DAY, Costs, Judged, Moments
+from pdm_assets.models.metrics import Bools, Floats
+from pdm_assets.schemas.raw import CHANNEL_NAMES
+from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
+
+SHIFTED_FROM = 3.0  # standard errors of the mean; a real step is 4 to 9 of them (field notes 2.2)
+CALENDAR_DAYS = (15, 30, 45, 60, 90, 120, 180)
+SHIFT_HOURS = min(LOOKBACK_HOURS)
+
+
+@dataclass(frozen=True)
+class OwnSigns:
+    """What tells of a component: the channel that moves and the errors that come together (field notes 2.2 and 2.3)."""
+
+    channel: str
+    errors: tuple[str, ...]
+
+
+OWN_SIGNS: Mapping[str, OwnSigns] = {
+    "comp1": OwnSigns("volt", ("error1",)),
+    "comp2": OwnSigns("rotate", ("error2", "error3")),
+    "comp3": OwnSigns("pressure", ("error4",)),
+    "comp4": OwnSigns("vibration", ("error5",)),
+}
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """A channel's usual mean over SHIFT_HOURS, and how far such a mean strays by chance."""
+
+    level: float
+    spread: float
+
+
+def mean_of(channel: str) -> str:
+    """The feature whose shift the rule looks at."""
+    return f"{channel}_mean_{SHIFT_HOURS}h"
+
+
+def deviation_of(channel: str) -> str:
+    """The feature that says how much single readings vary."""
+    return f"{channel}_std_{SHIFT_HOURS}h"
+
+
+def count_of(error: str) -> str:
+    """The feature that counts an error."""
+    return f"{error}_count_{ERROR_LOOKBACK_HOURS}h"
+
+
+RULE_FEATURES = (
+    *(mean_of(channel) for channel in CHANNEL_NAMES),
+    *(count_of(error) for signs in OWN_SIGNS.values() for error in signs.errors),
+)
+
+
+def rule_alerts(component: str, features: Mapping[str, Floats], healthy: Mapping[str, Healthy]) -> dict[str, Bools]:
+    """Which observations each rule alerts on: own errors within 24 h, own channel shifted, both.
+
+    Args:
+        component: the component.
+        features: the columns RULE_FEATURES, an element per observation; unknown values are NaN and never shifted.
+        healthy: usual values of each channel, from the training window; one that is not there is never shifted.
+    """
+    signs = OWN_SIGNS[component]
+    has_error = np.all([features[count_of(error)] > 0 for error in signs.errors], axis=0)
+    if (usual := healthy.get(signs.channel)) is None:
+        has_shift = np.zeros(len(has_error), bool)
+    else:
+        has_shift = np.abs(features[mean_of(signs.channel)] - usual.level) > SHIFTED_FROM * usual.spread
+    return {"own error": has_error, "own channel shifted": has_shift, "own error and channel": has_error & has_shift}
+
+
+def never_acting(judged: Judged, costs: Costs) -> Floats:
+    """Cost by machine of waiting for each failure."""
+    return costs.missed_failure * judged.failures.astype(float)
+
+
+def by_the_calendar(judged: Judged, ages: Sequence[float], costs: Costs) -> tuple[int, float]:
+    """The cheapest interval of replacing a component whatever its state, in days, and what it would have cost.
+
+    Each machine has machine_days / interval replacements; a failure is prevented where the component had reached the interval.
+    The interval is chosen with hindsight, in favour of the calendar.
+
+    Args:
+        judged: of one component, for its machine-days.
+        ages: days since the component's replacement at each judged failure, infinite where none is on record.
+        costs: of one event each.
+    """
+    found = {
+        days: float(
+            judged.machine_days.sum() / days * costs.planned_repair + sum(a < days for a in ages) * costs.missed_failure
+        )
+        for days in CALENDAR_DAYS
+    }
+    best = min(found, key=lambda days: found[days])
+    return best, found[best]
+
+
+def ages_at(failures: Moments, closings: Moments) -> list[float]:
+    """Days since the latest earlier failure or replacement of the component, at each failure; infinite where there is none."""
+    ages = []
+    for machine, at in zip(failures.machine, failures.at, strict=True):
+        earlier = closings.at[(closings.machine == machine) & (closings.at < at)]
+        ages.append(float(at - earlier.max()) / DAY if len(earlier) else float("inf"))
+    return ages

@@ -1,0 +1,179 @@
+"""Alerts judged by failures: small plants worked by hand, and a slow reading of the definitions to compare with."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdm_assets.models.events import (
+    HOUR,
+    Costs,
+    Moments,
+    Rules,
+    cost_by_machine,
+    delivered_at,
+    episodes,
+    judge,
+    pool,
+    resampled,
+    summarize,
+)
+
+COSTS = Costs(missed_failure=100.0, false_visit=5.0, planned_repair=20.0)
+H48 = Rules(horizon_hours=48)
+
+
+def moments(*pairs):
+    """(machine, hour) pairs."""
+    return Moments(np.array([m for m, _ in pairs], np.int64), np.array([h * HOUR for _, h in pairs], np.int64))
+
+
+def judged(alerts, failures, *, machines=(1,), closings=None, start=0, end=240, rules=H48, every=12):
+    """Observations every 12 h from hour 6 on; alerts and failures are (machine, hour)."""
+    grid = [(m, h) for m in machines for h in range(start + 6, end, every)]
+    assert set(alerts) <= set(grid)
+    return judge(
+        moments(*grid),
+        np.array([pair in set(alerts) for pair in grid]),
+        moments(*failures),
+        moments(*(failures if closings is None else closings)),
+        start=start * HOUR,
+        end=end * HOUR,
+        rules=rules,
+    )
+
+
+def counts(found):
+    s = summarize(found, COSTS)
+    return s.failures, s.caught, s.true_episodes, s.false_episodes
+
+
+def test_a_failure_that_was_warned_of_a_day_ahead():
+    found = judged([(1, 78), (1, 90)], [(1, 102)])
+    assert counts(found) == (1, 1, 1, 0)
+    s = summarize(found, COSTS)
+    assert (s.event_recall, s.alarm_precision, s.lead_median_hours, s.lead_24h_share) == (1.0, 1.0, 24.0, 1.0)
+    assert s.cost == 20.0
+
+
+def test_the_horizon_is_closed_at_both_ends():
+    assert counts(judged([(1, 54)], [(1, 102)])) == (1, 1, 1, 0)  # 48 h ahead
+    assert counts(judged([(1, 54)], [(1, 103)])) == (1, 0, 0, 1)  # 49 h
+    assert counts(judged([(1, 54)], [(1, 60)])) == (1, 1, 1, 0)  # 6 h: the least useful lead
+    assert counts(judged([(1, 54)], [(1, 59)])) == (1, 0, 0, 1)  # 5 h: too late to act
+
+
+def test_alerts_a_day_apart_are_one_episode_and_further_apart_are_two():
+    assert counts(judged([(1, 54), (1, 78)], [])) == (0, 0, 0, 1)
+    assert counts(judged([(1, 54), (1, 90)], [])) == (0, 0, 0, 2)
+
+
+def test_an_episode_ends_with_the_repair_of_its_component():
+    # warned of at 54, failed and repaired at 66, still alerting at 66 and 78: a new episode, and for nothing
+    found = judged([(1, 54), (1, 66), (1, 78)], [(1, 66)])
+    assert counts(found) == (1, 1, 1, 1)
+    alerts, number = episodes(moments((1, 78), (1, 54), (1, 66)), moments((1, 66)))
+    assert (alerts.at // HOUR).tolist() == [54, 66, 78]
+    assert number.tolist() == [0, 1, 1]
+
+
+def test_two_failures_need_a_warning_each():
+    found = judged([(1, 54)], [(1, 66), (1, 200)])
+    assert counts(found) == (2, 1, 1, 0)
+    assert summarize(found, COSTS).cost == 100 + 20
+
+
+def test_failures_that_nothing_in_the_window_could_warn_of_are_not_held_against_it():
+    # at hour 30 less than a horizon was observed; at 250 the window is over, but it makes the alert at 222 right
+    assert counts(judged([(1, 222)], [(1, 30), (1, 250)])) == (0, 0, 1, 0)
+
+
+def test_a_warning_that_arrives_after_the_failure_is_none():
+    assert delivered_at(np.array([6 * HOUR]), 24).tolist() == [24 * HOUR]
+    assert delivered_at(np.array([6 * HOUR]), 6).tolist() == [12 * HOUR]
+    assert delivered_at(np.array([6 * HOUR]), 1).tolist() == [7 * HOUR]
+    # the tell-tale error comes 24 h before the failure at 06:00: with one file a day 6 h of them are left
+    daily = Rules(horizon_hours=48, landing_hours=24)
+    found = judged([(1, 78), (1, 90)], [(1, 102)], rules=daily)
+    assert counts(found) == (1, 1, 1, 0)
+    assert found.lead_hours.tolist() == [6.0]
+    # 12 h ahead as observed, but known only when it is too late
+    found = judged([(1, 90)], [(1, 102)], rules=Rules(horizon_hours=48, landing_hours=24, least_lead_hours=7))
+    assert counts(found) == (1, 0, 0, 1)
+
+
+def test_counts_are_of_each_machine_and_add_up():
+    found = judged([(1, 54), (2, 54)], [(1, 66), (3, 100)], machines=(1, 2, 3))
+    assert found.machine.tolist() == [1, 2, 3]
+    assert found.failures.tolist() == [1, 0, 1]
+    assert found.caught.tolist() == [1, 0, 0]
+    assert found.false_episodes.tolist() == [0, 1, 0]
+    assert found.machine_days.tolist() == [10.0] * 3
+    assert cost_by_machine(found, COSTS).tolist() == [20.0, 5.0, 100.0]
+    both = pool([found, judged([], [(2, 100)], machines=(1, 2, 3))])
+    assert both.failures.tolist() == [1, 1, 1]
+    assert both.machine_days.tolist() == [10.0] * 3
+    # one false episode in 30 machine-days
+    assert summarize(both, COSTS).false_alarms_per_machine_month == pytest.approx(30.44 / 30)
+
+
+def test_a_machine_that_was_not_scored_has_no_say():
+    assert counts(judged([], [(9, 100)])) == (0, 0, 0, 0)
+
+
+def test_nothing_happened():
+    s = summarize(judged([], []), COSTS)
+    assert (s.event_recall, s.alarm_precision, s.lead_median_hours, s.cost) == (None, None, None, 0.0)
+    assert s.false_alarms_per_machine_month == 0.0
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_machines():
+    def fleet(size):
+        machines = tuple(range(size))
+        alerts = [(m, 54) for m in machines if m % 2]
+        return judged(alerts, [(m, 66) for m in machines], machines=machines)
+
+    small, large = (resampled(fleet(size), COSTS)["event_recall"] for size in (10, 1_000))
+    assert small[0] <= 0.5 <= small[1]
+    assert large[1] - large[0] < small[1] - small[0]
+    # half of n coins: 90 % within 1.645 standard deviations
+    assert large[1] - large[0] == pytest.approx(2 * 1.645 * (0.25 / 1_000) ** 0.5, rel=0.1)
+
+
+def slowly(grid, alerts, failures, start, end, rules):
+    """(failures, caught, true, false, leads), read off the definitions one by one."""
+    horizon, least, landing = rules.horizon_hours, rules.least_lead_hours, rules.landing_hours
+
+    def given_at(h):
+        return h if landing == 0 else (h // landing + 1) * landing
+
+    runs = []
+    for m, h in sorted(alerts):
+        last = runs[-1][-1] if runs else None
+        same = last and last[0] == m and h - last[1] <= 24 and not any(f == m and last[1] < t <= h for f, t in failures)
+        runs[-1].append((m, h)) if same else runs.append([(m, h)])
+    true = sum(any(f == m and given_at(h) + least <= t <= h + horizon for m, h in run for f, t in failures) for run in runs)
+    due = [(m, t) for m, t in failures if start + horizon <= t < end and m in {m for m, _ in grid}]
+    leads = [
+        max(leads)
+        for m, t in due
+        if (leads := [t - given_at(h) for a, h in alerts if a == m and t - horizon <= h and given_at(h) <= t - least])
+    ]
+    return len(due), len(leads), true, len(runs) - true, sorted(leads)
+
+
+HOURS = st.integers(0, 19)
+
+
+@given(
+    alerts=st.sets(st.tuples(st.integers(1, 3), HOURS)),
+    failures=st.sets(st.tuples(st.integers(1, 4), st.integers(0, 300))),
+    landing=st.sampled_from([0, 1, 6, 24]),
+    horizon=st.sampled_from([24, 48, 168]),
+)
+def test_the_fast_way_is_the_slow_way(alerts, failures, landing, horizon):
+    rules = Rules(horizon_hours=horizon, landing_hours=landing)
+    alerts = {(m, 6 + 12 * n) for m, n in alerts}
+    grid = [(m, h) for m in (1, 2, 3) for h in range(6, 240, 12)]
+    found = judged(alerts, sorted(failures), machines=(1, 2, 3), rules=rules)
+    assert (*counts(found), sorted(found.lead_hours.tolist())) == slowly(grid, alerts, failures, 0, 240, rules)

@@ -1,0 +1,60 @@
+import numpy as np
+
+from pdm_assets.models.events import DAY, Costs, Judged, Moments
+from pdm_assets.models.rules import OWN_SIGNS, Healthy, ages_at, by_the_calendar, rule_alerts
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
+
+COSTS = Costs(missed_failure=100.0, false_visit=5.0, planned_repair=20.0)
+HEALTHY = {"rotate": Healthy(level=450.0, spread=15.0)}
+
+
+def features(**columns):
+    length = len(next(iter(columns.values())))
+    names = [f"{c}_mean_12h" for c in CHANNEL_NAMES] + [f"{e}_count_24h" for e in ERROR_CODES]
+    return {name: np.array(columns.get(name, [0.0] * length), float) for name in names}
+
+
+def test_every_component_has_signs_of_its_own():
+    assert set(OWN_SIGNS) == set(COMPONENTS)
+    assert {signs.channel for signs in OWN_SIGNS.values()} == set(CHANNEL_NAMES)
+    assert sorted(e for signs in OWN_SIGNS.values() for e in signs.errors) == sorted(ERROR_CODES)
+
+
+def test_errors_that_come_together_count_together_and_a_shift_counts_in_both_directions():
+    found = rule_alerts(
+        "comp2",
+        features(
+            rotate_mean_12h=[450, 404, 496, 406, 404, np.nan],
+            error2_count_24h=[1, 0, 0, 1, 2, 1],
+            error3_count_24h=[0, 0, 0, 1, 1, 1],
+        ),
+        HEALTHY,
+    )
+    assert found["own error"].tolist() == [False, False, False, True, True, True]
+    # 3 spreads of 15 from 450: below 405 or above 495
+    assert found["own channel shifted"].tolist() == [False, True, True, False, True, False]
+    assert found["own error and channel"].tolist() == [False, False, False, False, True, False]
+
+
+def test_a_channel_that_was_never_known_is_never_shifted():
+    assert not rule_alerts("comp1", features(volt_mean_12h=[900.0]), {})["own channel shifted"].any()
+
+
+def moments(*pairs):
+    return Moments(np.array([m for m, _ in pairs], np.int64), np.array([d * DAY for _, d in pairs], np.int64))
+
+
+def test_the_age_of_a_component_is_from_its_latest_closing_before():
+    failures = moments((1, 50), (1, 80), (2, 9))
+    assert ages_at(failures, moments((1, 10), (1, 30), (1, 50), (1, 99), (2, 10))) == [20.0, 30.0, float("inf")]
+
+
+def judged(machine_days):
+    nothing = np.zeros(1, np.int64)
+    return Judged(np.array([1]), nothing, nothing, nothing, nothing, np.array([machine_days]), np.zeros(0), nothing[:0])
+
+
+def test_the_calendar_has_the_interval_that_costs_least():
+    # in 600 machine-days: every 30 days 20 repairs and no failure, every 90 days 6.7 repairs and two failures
+    assert by_the_calendar(judged(600.0), [40.0, 40.0, 100.0], COSTS) == (90, 600 / 90 * 20 + 200)
+    assert by_the_calendar(judged(60.0), [40.0, 40.0, 100.0], COSTS) == (30, 60 / 30 * 20)
