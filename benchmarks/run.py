@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -35,15 +36,16 @@ def main() -> None:
         shutil.rmtree(root, ignore_errors=True)
     head = f"## {options.machines} machines x {options.days} days\n\n"
     head += f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
-    head += f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make bench MACHINES={options.machines}`\n\n| work | time |\n| --- | --- |\n"
-    table = head + "".join(f"| {what} | {value} |\n" for what, value in rows)
+    head += f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make bench MACHINES={options.machines}`\n\n"
+    head += "| work | time | of which, in seconds |\n| --- | --- | --- |\n"
+    table = head + "".join(f"| {what} | {value} | {steps} |\n" for what, value, steps in rows)
     print(table)
     before = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
     kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
     RESULTS.write_text("\n## ".join([*kept[:1], *kept[1:]]).rstrip() + "\n\n" + table)
 
 
-def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
+def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]:
     first = END - dt.timedelta(days=days)
     os.environ.update(
         PDM_DATA=str(root / "data"),
@@ -51,13 +53,13 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
         PDM_LAST_DAY=(END + dt.timedelta(days=NEW_DAYS)).isoformat(),
         PDM_RETRAIN_EVERY_DAYS="90",  # so that no training falls due on one of the new days
     )
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str, str]] = []
 
-    def timed(what: str, work) -> None:  # noqa: ANN001
+    def timed(what: str, work: Callable[[], object]) -> None:
         began = time.monotonic()
-        work()
-        rows.append((what, f"{time.monotonic() - began:.1f} s"))
-        print(f"{what}: {rows[-1][1]}", flush=True)
+        steps = work()
+        rows.append((what, f"{time.monotonic() - began:.1f} s", steps if isinstance(steps, str) else ""))
+        print(*rows[-1], flush=True)
 
     probe = [sys.executable, "-c", "import pdm_assets.definitions"]
     timed("import of pdm_assets.definitions", lambda: subprocess.run(probe, check=True))
@@ -79,15 +81,15 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     timed("engine start", lambda: spark.spark_session.range(1).count())
     job, instance = defs.resolve_job_def("process_days"), dg.DagsterInstance.get()
 
-    def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> None:
+    def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> str:
         keys = [key for key in defs.resolve_asset_graph().get_all_asset_keys() if key.path[0] in prefixes]
         tags = {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
         quiet = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
         result = job.execute_in_process(run_config=quiet, instance=instance, asset_selection=keys, tags=tags)
         assert result.success
-        for event in result.all_events:
-            if event.is_step_success:
-                print(f"    {event.step_key}: {event.step_success_data.duration_ms / 1000:.1f} s", flush=True)
+        done = [event for event in result.all_events if event.is_step_success]
+        steps = [(event.step_success_data.duration_ms / 1000, str(event.step_key)) for event in done]
+        return ", ".join(f"{step.split('__')[-1]} {seconds:.1f}" for seconds, step in sorted(steps, reverse=True))
 
     last = END - dt.timedelta(days=1)
     timed("landing to raw, the range", lambda: materialize(("raw", "quarantine"), first, last))
@@ -106,9 +108,9 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str]]:
     info = spark.engine.info()
     assert info is not None
     heap = psutil.Process(info.jvm_pid).memory_info().rss / 2**30
-    rows.append(("memory of the engine (resident)", f"{heap:.1f} GiB"))
+    rows.append(("memory of the engine (resident)", f"{heap:.1f} GiB", ""))
     files = [path for path in Path(lake.root).rglob("*.parquet")]
-    rows.append(("files in the lake", f"{len(files):,}, {sum(p.stat().st_size for p in files) / 2**20:,.0f} MiB"))
+    rows.append(("files in the lake", f"{len(files):,}, {sum(p.stat().st_size for p in files) / 2**20:,.0f} MiB", ""))
     spark.close()
     spark.engine.stop()
     day = END + dt.timedelta(days=NEW_DAYS)
