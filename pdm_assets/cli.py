@@ -1,8 +1,11 @@
-"""The command `pdm-assets`: simulate a fleet, land files, replay days, look after the engine, run the demo."""
+"""The command `pdm-assets`: simulate a fleet, land files, replay days, look after engine and models, run the demo."""
 
 import datetime as dt
+import getpass
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,9 @@ import click
 from pdm_assets.settings import SettingError, Settings
 
 if TYPE_CHECKING:
+    from pdm_assets.models.card import ModelCard
     from pdm_assets.resources.engine import Engine
+    from pdm_assets.resources.model_store import ModelStore
 
 
 def _settings() -> Settings:
@@ -153,6 +158,147 @@ def stop() -> None:
     """Stop it, in use or not."""
     it = _engine()
     click.echo("stopped" if it.stop() else "was not running")
+
+
+@main.group()
+def models() -> None:
+    """The trained models: which there are, what was decided on them, and which is in force."""
+
+
+def _store() -> "ModelStore":
+    from pdm_assets.resources.lake import Lake
+    from pdm_assets.resources.model_store import ModelStore
+    from pdm_assets.resources.spark import SparkEngine
+
+    settings = _settings()
+    return ModelStore.of(settings, Lake.of(settings, SparkEngine.of(settings)))
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.model_folder import ModelFolderError
+    from pdm_assets.resources.model_store import NoSuchModel
+
+    try:
+        yield
+    except (NoSuchModel, ModelFolderError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@models.command("list")
+def list_models() -> None:
+    """Every version, the newest knowledge last; * is in force today."""
+    store = _store()
+    known, decisions = store.registered(), store.decisions()
+    now = store.in_force(_today(), known, decisions)
+    for model in known:
+        said = [decision for decision in decisions if decision.version == model.version]
+        words = said[-1].words if said else "not decided on"
+        click.echo(f"{'*' if model == now else ' '} {model.version}  knows the days before {model.cutoff}  {words}")
+    if not known:
+        click.echo("no model is registered: materialize models/failure_model")
+    elif now is None:
+        click.echo(f"none is in force on {_today()} for a horizon of {store.horizon_hours} h")
+
+
+@models.command()
+@click.argument("version")
+def show(version: str) -> None:
+    """What a version was made from, how it does in its test window beside the baselines, and what was decided on it."""
+    from pdm_assets.models.reports import baselines_table
+
+    store = _store()
+    with _said_plainly():
+        card = store.card(version)
+    click.echo(f"{card.version}: {card.model_type}, {card.horizon_hours} h ahead, code {card.code_version}")
+    for name, counts in card.windows.items():
+        failing = ", ".join(f"{component} {rows}" for component, rows in counts.positives.items())
+        click.echo(
+            f"{name}: days {counts.window.start} to before {counts.window.end}, {counts.rows} observations, failing {failing}"
+        )
+    click.echo("parameters: " + ", ".join(f"{name}={value}" for name, value in card.parameters.items()))
+    click.echo("data: " + ", ".join(f"{table}@{number}" for table, number in card.data_versions.items()))
+    for note in card.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"\n{baselines_table(card)}\n")
+    for decision in store.decisions():
+        if decision.version == version:
+            click.echo(f"{decision.decided_at:%Y-%m-%d %H:%M} {decision.words} by {decision.decided_by}: {decision.reason}")
+    click.echo(f"folder: {store.folder(version)}")
+
+
+@models.command()
+@click.argument("version")
+@click.option("--from", "first", callback=_day, default=None, help="first day it is in force  [default: tomorrow, UTC]")
+@click.option("--reason", default="promoted by hand", show_default=True, help="kept with the decision")
+def promote(version: str, first: dt.date | None, reason: str) -> None:
+    """Put a version in force, whatever the gate said; scores that are there stay as they are."""
+    store = _store()
+    with _said_plainly():
+        _put_in_force(store, store.card(version), first or _today() + dt.timedelta(days=1), reason)
+
+
+@models.command()
+@click.option("--from", "first", callback=_day, default=None, help="first day of the return  [default: tomorrow, UTC]")
+@click.option("--reason", default="rolled back by hand", show_default=True, help="kept with the decision")
+def rollback(first: dt.date | None, reason: str) -> None:
+    """Return to the model that was in force before the present one; scores that are there stay as they are."""
+    store = _store()
+    day = first or _today() + dt.timedelta(days=1)
+    before = store.predecessor(day, store.registered(), store.decisions())
+    if before is None:
+        raise click.ClickException(f"no other model was in force before that of {day}: `pdm-assets models list` names all")
+    with _said_plainly():
+        _put_in_force(store, store.card(before.version), day, reason)
+
+
+def _put_in_force(store: "ModelStore", card: "ModelCard", day: dt.date, reason: str) -> None:
+    from pdm_assets.models.promotion import Condition, Verdict
+
+    if card.cutoff > day:
+        raise click.ClickException(
+            f"{card.version} may have learnt from {day}: its cutoff is {card.cutoff}; take --from a later day"
+        )
+    if card.horizon_hours != store.horizon_hours:
+        raise click.ClickException(
+            f"{card.version} foretells {card.horizon_hours} h ahead, PDM_HORIZON_HOURS={store.horizon_hours}"
+        )
+    store.decide(card.version, Verdict(True, (Condition("asked for", True, reason),)), day, f"user {_user()}")
+    now = store.in_force(day, store.registered(), store.decisions())
+    click.echo(f"{now.version if now else 'nothing'} is in force from {day} on")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"number {os.getuid()}"  # a container's user without a name
+
+
+@models.command()
+@click.argument("version")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
+def export(version: str, archive: Path) -> None:
+    """Put a version, checked, into a zip ARCHIVE that another lake can import."""
+    from pdm_assets.resources.model_folder import pack
+
+    with _said_plainly():
+        pack(_store().whole(version), archive)
+    click.echo(f"{archive}: {version}, {archive.stat().st_size:,} bytes")
+
+
+@models.command("import")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def import_model(archive: Path) -> None:
+    """Register the version in an ARCHIVE that `export` wrote, once its checksums and content are found right."""
+    with _said_plainly():
+        card = _store().take_in(archive)
+    click.echo(f"{card.version} is registered. `pdm-assets models promote {card.version}` puts it in force")
 
 
 @main.command()

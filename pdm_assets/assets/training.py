@@ -3,17 +3,20 @@
 import base64
 import datetime as dt
 import json
+from collections.abc import Sequence
 from importlib.metadata import version as installed_version
+from typing import NamedTuple
 
 import dagster as dg
 from pydantic import Field
 from pyspark.sql import DataFrame
 
 from pdm_assets.models.evaluation import POOLED
+from pdm_assets.models.promotion import Verdict
 from pdm_assets.models.windows import first_possible_cutoff, model_windows
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.lake import Lake
-from pdm_assets.resources.model_store import DayModel, ModelStore, Registered
+from pdm_assets.resources.model_store import DayModel, Decision, ModelStore, Registered
 from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
 from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
 from pdm_assets.schemas.table import Table
@@ -52,37 +55,57 @@ def failure_model(
 ) -> dict[dt.date, DayModel]:
     """One row per day: the model in force, which knew nothing from that day's start on.
 
-    It is trained here when there is none yet, when the one in force is older than PDM_RETRAIN_EVERY_DAYS, or when forced; else
-    yesterday's is carried forward. So a backfill of a year retrains as it would have happened live, never once a day.
+    A challenger is trained here when there is none yet, when the newest is older than PDM_RETRAIN_EVERY_DAYS, or when forced.
+    It is in force from its day on if the gate promotes it (docs/models.md); else yesterday's model is carried forward. So a
+    backfill of a year retrains as it would have happened live, never once a day.
     """
     days = [dt.date.fromisoformat(key) for key in sorted(context.partition_keys)]
     observed = lake.first_and_last_day(OBSERVATIONS)
+    models, decisions = model_store.registered(), model_store.decisions()
     chosen: dict[dt.date, DayModel] = {}
     for day in days:
-        models = model_store.registered()
-        incumbent = model_store.in_force(day, models)
+        incumbent = model_store.in_force(day, models, decisions)
         forced = config.force and day == days[-1]
-        if not forced and incumbent is not None and (day - incumbent.cutoff).days < SETTINGS.retrain_every_days:
-            chosen[day] = _carried(incumbent, f"{(day - incumbent.cutoff).days} days old")
-            continue
-        missing = _what_is_missing(day, observed and observed[0])
-        if missing is None:
-            missing = _train(context, config, lake, model_store, day)
-        if missing is None:
-            trained = model_store.in_force(day, model_store.registered())
-            assert trained is not None
-            chosen[day] = DayModel(trained.version, trained.cutoff, "trained", "forced" if forced else "due")
-        elif forced:
-            raise dg.Failure(f"no model can be trained for {day}: {missing}")
-        elif incumbent is not None:
-            chosen[day] = _carried(incumbent, f"a new one is due, but {missing}")
-        else:
-            chosen[day] = DayModel(None, None, "too little history", missing)
+        said = _not_due(day, models, decisions, model_store)
+        if forced or said is None:
+            missing = _what_is_missing(day, observed and observed[0])
+            found = missing or _train(context, config, lake, model_store, day, incumbent)
+            if isinstance(found, TrainedFor):
+                models, decisions = model_store.registered(), model_store.decisions()
+                if found.verdict.is_promoted:
+                    chosen[day] = DayModel(found.version, day, "trained", f"{'forced' if forced else 'due'}, and promoted")
+                    continue
+                said = f"{found.version} was refused: {found.verdict.reason}"
+            elif forced:
+                raise dg.Failure(f"no model can be trained for {day}: {found}")
+            elif incumbent is None:
+                chosen[day] = DayModel(None, None, "too little history", found)
+                continue
+            else:
+                said = f"a new one is due, but {found}"
+        chosen[day] = (
+            DayModel(incumbent.version, incumbent.cutoff, "carried forward", said)
+            if incumbent
+            else DayModel(None, None, "refused", f"{said}. `pdm-assets models promote VERSION` puts one in force all the same")
+        )
     return chosen
 
 
-def _carried(model: Registered, why: str) -> DayModel:
-    return DayModel(model.version, model.cutoff, "carried forward", why)
+class TrainedFor(NamedTuple):
+    """A model that a day got, and what the gate said of it."""
+
+    version: str
+    verdict: Verdict
+
+
+def _not_due(day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision], store: ModelStore) -> str | None:
+    """Why no model is due on a day; None if one is. A version that nobody decided on is none: training it was broken off."""
+    decided = {decision.version: decision for decision in decisions}
+    known = [model for model in store.fitting(day, models) if model.version in decided]
+    if not known or (age := (day - known[-1].cutoff).days) >= SETTINGS.retrain_every_days:
+        return None
+    last = decided[known[-1].version]
+    return f"{age} days old" if last.is_promoted else f"{last.version} was refused: {last.reason}"
 
 
 def _what_is_missing(day: dt.date, history_begins: dt.date | None) -> str | None:
@@ -100,12 +123,17 @@ def _what_is_missing(day: dt.date, history_begins: dt.date | None) -> str | None
 
 
 def _train(
-    context: dg.AssetExecutionContext, config: TrainingConfig, lake: Lake, store: ModelStore, day: dt.date
-) -> str | None:
-    """Train and register the model of a day; what stood in the way, if it can't be made."""
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    lake: Lake,
+    store: ModelStore,
+    day: dt.date,
+    incumbent: Registered | None,
+) -> TrainedFor | str:
+    """Train and register a model for a day and let the gate decide; what stood in the way, if it can't be made."""
     from pdm_assets.models.pictures import importance_picture, precision_recall_picture
-    from pdm_assets.models.reports import baselines_table
-    from pdm_assets.models.training import TrainingError, train
+    from pdm_assets.models.reports import baselines_table, conditions_table
+    from pdm_assets.models.training import TrainingError, train, weigh
 
     windows = model_windows(day, SETTINGS)
     kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
@@ -133,6 +161,9 @@ def _train(
         return str(error)
     store.save(trained, context.run_id)
     card = trained.card
+    verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
+    store.decide(card.version, verdict, day, f"gate, run {context.run_id}")
+    context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
     rows, events = card.metrics["test"][POOLED], card.events[POOLED]
     shown = {
         **{name: getattr(events.observed, name) for name in EVENT_METRICS},
@@ -141,6 +172,9 @@ def _train(
     }
     context.add_asset_metadata(
         {
+            "trained_version": card.version,
+            "decision": "promoted" if verdict.is_promoted else "refused",
+            "gate": dg.MetadataValue.md(conditions_table(verdict)),
             "model_card": dg.MetadataValue.json(json.loads(card.to_json())),
             "beside_the_baselines": dg.MetadataValue.md(baselines_table(card)),
             "precision_recall": _picture(precision_recall_picture(trained.outcomes["test"], card)),
@@ -150,7 +184,7 @@ def _train(
         asset_key=context.asset_key,
         partition_key=day.isoformat(),
     )
-    return None
+    return TrainedFor(card.version, verdict)
 
 
 def _picture(png: bytes) -> dg.MarkdownMetadataValue:

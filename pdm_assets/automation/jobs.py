@@ -95,11 +95,11 @@ def _version_for(day: dt.date, model: str, store: ModelStore, registered: list[R
     """The version that scores a day; never one that knew anything of it."""
     of_type = [m for m in registered if m.model_type == model]
     if of_type:
-        fitting = store.in_force(day, of_type)
-        if fitting is None:
+        fitting = store.fitting(day, of_type)
+        if not fitting:
             oldest = min(m.cutoff for m in of_type)
             raise dg.Failure(f"no {model} knew nothing of {day}: the oldest has cutoff {oldest}; score from that day on")
-        return fitting.version
+        return fitting[-1].version
     named = next((m for m in registered if m.version == model), None)
     if named is None:
         raise dg.Failure(

@@ -79,7 +79,7 @@ def _can_score(last: dt.date, history_begins: dt.date, store: ModelStore) -> boo
     """Whether a model is in force for the last day, or there is history enough to train one in the same run."""
     if last >= first_possible_cutoff(history_begins, SETTINGS):
         return True
-    return store.in_force(last, store.registered()) is not None
+    return store.in_force(last, store.registered(), store.decisions()) is not None
 
 
 def _run_request(request: Request, can_score: bool) -> dg.RunRequest:

@@ -20,7 +20,8 @@ from pdm_assets.models.events import (
     resampled,
     summarize,
 )
-from pdm_assets.models.metrics import Bools, Floats
+from pdm_assets.models.metrics import Bools, Floats, calibration_error
+from pdm_assets.models.promotion import Contender
 from pdm_assets.models.rules import Healthy, ages_at, by_the_calendar, never_acting, rule_alerts
 from pdm_assets.models.windows import Window
 
@@ -133,6 +134,30 @@ def report(
         )
 
     return {**{c: of([c]) for c in outcomes}, POOLED: of(list(outcomes))}
+
+
+def contender(
+    name: str,
+    alerts: Mapping[str, Bools],
+    outcomes: Mapping[str, Outcomes],
+    history: Mapping[str, History],
+    *,
+    window: Window,
+    rules: Rules,
+) -> Contender:
+    """What alerts by component did in a window, for the gate; `outcomes` has the probabilities behind them."""
+    start, end = _seconds(window.start_at), _seconds(window.end_at)
+    observations = next(iter(outcomes.values())).observations
+    judged = {
+        c: judge(observations, alerts[c], history[c].failures, history[c].closings, start=start, end=end, rules=rules)
+        for c in outcomes
+    }
+    return Contender(
+        name,
+        judged,
+        _machine_days(observations, np.any(list(alerts.values()), axis=0)) / ((end - start) / DAY),
+        {c: calibration_error(outcome.probability, outcome.fails) for c, outcome in outcomes.items()},
+    )
 
 
 def at_capacity(

@@ -3,6 +3,7 @@
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.events import EventMetrics
+from pdm_assets.models.promotion import Verdict
 
 HEAD = "| | failures caught | alarm precision | false alarms a machine-month | median lead | cost |"
 
@@ -17,6 +18,12 @@ def baselines_table(card: ModelCard) -> str:
     lines.append(f"| never acting | 0 of {found.observed.failures} | | | | {found.never_cost:,.0f} |")
     lines.append(f"| calendar ({days}) | | | | | {found.calendar_cost:,.0f} |")
     return "\n".join(lines)
+
+
+def conditions_table(verdict: Verdict) -> str:
+    """What the gate asked of a model and what it found, as Markdown."""
+    lines = [f"| {'yes' if c.is_met else '**no**'} | {c.name} | {c.found} |" for c in verdict.conditions]
+    return "\n".join(["| met | condition | found |", "| --- | --- | --- |", *lines])
 
 
 def _line(name: str, metrics: EventMetrics) -> str:

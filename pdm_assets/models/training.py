@@ -11,10 +11,11 @@ from pyspark.sql import functions as F
 from pdm_assets.models import metrics
 from pdm_assets.models.calibration import Platt, cheapest_threshold, fair_threshold, fit_platt
 from pdm_assets.models.card import ModelCard, WindowCounts
-from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, report
+from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, report
 from pdm_assets.models.events import Costs, Moments, Rules
 from pdm_assets.models.pipeline import MODEL_TYPES, NULLABLE_FEATURES, Parameters, fit_pipeline, importances
-from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of
+from pdm_assets.models.promotion import Condition, Contender, Verdict, decide
+from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of, rule_alerts
 from pdm_assets.models.scoring import score_of
 from pdm_assets.models.table import (
     LABELS,
@@ -53,6 +54,18 @@ class TrainedModel(NamedTuple):
     pipeline: "PipelineModel"
     card: ModelCard
     outcomes: Mapping[WindowName, Mapping[str, Outcomes]]
+    bench: "Bench"
+
+
+class Bench(NamedTuple):
+    """What any model is compared on with a trained one: the observations of its test window and what happened then."""
+
+    rows: DataFrame
+    windows: Windows
+    history: Mapping[str, History]
+    signs: Mapping[str, metrics.Floats]
+    rules: Rules
+    costs: Costs
 
 
 def train(
@@ -162,7 +175,35 @@ def train(
         code_version=code_version,
         notes=tuple(notes),
     )
-    return TrainedModel(pipeline, card, outcomes)
+    bench = Bench(within(table, [windows.test]), windows, history, signs["test"], rules, costs)
+    return TrainedModel(pipeline, card, outcomes, bench)
+
+
+def weigh(challenger: TrainedModel, incumbent: "tuple[PipelineModel, ModelCard] | None") -> Verdict:
+    """The gate's verdict on a trained model, on its test window: rows that neither model has learnt from or was tuned on.
+
+    An incumbent that was tuned on some of them (windows were longer in its time) can't be compared: the challenger is refused.
+    """
+    bench = challenger.bench
+    window, its = bench.windows.test, challenger.outcomes["test"]
+
+    def contends(name: str, outcomes: Mapping[str, Outcomes], alerts: Mapping[str, metrics.Bools]) -> Contender:
+        return contender(name, alerts, outcomes, bench.history, window=window, rules=bench.rules)
+
+    ours = contends(challenger.card.version, its, _alerts(its, challenger.card.thresholds))
+    by_rule = {c: rule_alerts(c, bench.signs, challenger.card.healthy) for c in its}
+    names = list(next(iter(by_rule.values())))
+    rules = [contends(f"the rule {name}", its, {c: by_rule[c][name] for c in its}) for name in names]
+    if incumbent is None:
+        return decide(ours, None, rules, bench.costs)
+    pipeline, card = incumbent
+    tuned_until = card.windows["calibration"].window.end
+    if tuned_until > window.start:
+        found = f"{card.version} was tuned on days before {tuned_until}, the test window begins on {window.start}"
+        return Verdict(False, (Condition("later rows than the incumbent's", False, found),))
+    scores, _ = _scores(bench.rows, pipeline, card.constant_probabilities, bench.windows)
+    theirs = _calibrated(scores["test"], card.calibration)
+    return decide(ours, contends(card.version, theirs, _alerts(theirs, card.thresholds)), rules, bench.costs)
 
 
 def _count(table: DataFrame, windows: Windows) -> tuple[dict[WindowName, WindowCounts], int]:
@@ -309,8 +350,12 @@ def _thresholds(
     return thresholds, notes
 
 
+def _alerts(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -> dict[str, metrics.Bools]:
+    return {c: outcome.probability >= thresholds[c] for c, outcome in outcomes.items()}
+
+
 def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -> dict[str, metrics.Metrics]:
-    alerts = {c: outcome.probability >= thresholds[c] for c, outcome in outcomes.items()}
+    alerts = _alerts(outcomes, thresholds)
     pooled = metrics.evaluate(
         np.concatenate([outcome.probability for outcome in outcomes.values()]),
         np.concatenate([outcome.fails for outcome in outcomes.values()]),

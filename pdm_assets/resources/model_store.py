@@ -1,19 +1,25 @@
-"""Where trained models live: saved pipelines with their cards, the registry of versions, and which one is in force on a day."""
+"""Where models live: saved pipelines with their cards, the registry of versions, and what was decided on them."""
 
 import datetime as dt
 import json
+import re
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from pdm_assets.models.card import ModelCard
+from pdm_assets.models.promotion import Verdict
+from pdm_assets.resources import model_folder
 from pdm_assets.resources.delta_io import days_of, describe, mark_days
 from pdm_assets.resources.lake import Lake
-from pdm_assets.schemas.features import FAILURE_MODEL, REGISTRY
+from pdm_assets.resources.model_folder import ModelFolderError
+from pdm_assets.schemas.features import CATEGORICAL_FEATURES, DECISIONS, FAILURE_MODEL, NUMERIC_FEATURES, REGISTRY
+from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.schemas.table import DATE
 from pdm_assets.settings import Settings
 
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
 
     from pdm_assets.models.training import TrainedModel
+
+
+VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
 class NoSuchModel(LookupError):
@@ -42,6 +51,23 @@ class Registered:
     def age_order(self) -> tuple[dt.date, dt.datetime]:
         """Newest knowledge last."""
         return self.cutoff, self.trained_at
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided on a version: a promoted one is in force from a day on, until the next promotion's day."""
+
+    version: str
+    is_promoted: bool
+    in_force_from: dt.date
+    decided_at: dt.datetime
+    decided_by: str
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """Its outcome."""
+        return f"promoted from {self.in_force_from} on" if self.is_promoted else f"refused for {self.in_force_from}"
 
 
 @dataclass(frozen=True)
@@ -99,13 +125,20 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def save(self, trained: "TrainedModel", run_id: str) -> None:
         """Keep a trained model: folder first, registry row last, so that what is registered is whole."""
-        card = trained.card
-        folder = Path(self.root) / card.version
-        partial = folder.with_name(f".{card.version}.part")
+        folder = self.folder(trained.card.version)
+        partial = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         trained.pipeline.write().overwrite().save(str(partial / "pipeline"))
-        (partial / "card.json").write_text(card.to_json())
+        (partial / "card.json").write_text(trained.card.to_json())
+        model_folder.seal(partial)
         partial.replace(folder)
+        self._register(trained.card, {"run_id": run_id})
+
+    def folder(self, version: str) -> Path:
+        """Where a version is, or would be."""
+        return Path(self.root) / version
+
+    def _register(self, card: ModelCard, note: Mapping[str, str]) -> None:
         row = (
             card.version,
             card.model_type,
@@ -116,25 +149,114 @@ class ModelStore(dg.ConfigurableIOManager):
             json.dumps(json.loads(card.to_json())),
         )
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
-        self.lake.append(REGISTRY, frame, {"run_id": run_id, "model_version": card.version})
+        self.lake.append(REGISTRY, frame, {**note, "model_version": card.version})
+
+    def take_in(self, archive: Path) -> ModelCard:
+        """Register a version that another lake packed; it is in force only once it is promoted.
+
+        Raises:
+            ModelFolderError: if the archive is damaged, or the model can't work here; nothing is kept of it.
+        """
+        partial = Path(self.root) / f".{uuid.uuid4().hex}.part"
+        model_folder.unpack(archive, partial)
+        try:
+            card = self._fitting_card(partial)
+            partial.replace(self.folder(card.version))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._register(card, {"taken_from": archive.name})
+        return card
+
+    def _fitting_card(self, folder: Path) -> ModelCard:
+        try:
+            card = ModelCard.from_json((folder / "card.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ModelFolderError(f"its card can't be read: {error}") from error
+        if not VERSION_NAME.fullmatch(card.version):
+            raise ModelFolderError(f"{card.version!r} is no name for a version")
+        if any(model.version == card.version for model in self.registered()) or self.folder(card.version).exists():
+            raise ModelFolderError(f"{card.version} is registered already")
+        if card.horizon_hours != self.horizon_hours:
+            raise ModelFolderError(
+                f"{card.version} foretells {card.horizon_hours} h ahead, PDM_HORIZON_HOURS={self.horizon_hours}"
+            )
+        if unknown := sorted(set(card.features) - {*NUMERIC_FEATURES, *CATEGORICAL_FEATURES}):
+            raise ModelFolderError(f"{card.version} reads features that this platform does not have: {', '.join(unknown)}")
+        if unknown := sorted(set(card.thresholds) ^ set(COMPONENTS)):
+            raise ModelFolderError(f"{card.version} and this platform do not have the same components: {', '.join(unknown)}")
+        return card
+
+    def decide(self, version: str, verdict: Verdict, in_force_from: dt.date, by: str) -> None:
+        """Keep a verdict on a registered version; decisions are never changed, only followed by others."""
+        row = (
+            version,
+            "promoted" if verdict.is_promoted else "refused",
+            in_force_from,
+            dt.datetime.now(dt.UTC),
+            by,
+            verdict.reason,
+            json.dumps([asdict(condition) for condition in verdict.conditions]),
+        )
+        frame = self.lake.spark.spark_session.createDataFrame([row], DECISIONS.struct)
+        self.lake.append(DECISIONS, frame, {"decided_by": by, "model_version": version})
+
+    def decisions(self) -> list[Decision]:
+        """Every decision, those that prevail last: of later days, and of one day the later made."""
+        if not self.lake.exists(DECISIONS):
+            return []
+        found = [
+            Decision(
+                r["model_version"],
+                r["decision"] == "promoted",
+                r["in_force_from"],
+                r["decided_at"],
+                r["decided_by"],
+                r["reason"],
+            )
+            for r in self.lake.rows(DECISIONS)
+        ]
+        return sorted(found, key=lambda d: (d.in_force_from, d.decided_at, d.version))
+
+    def whole(self, version: str) -> Path:
+        """The folder of a registered version, its files as they were written.
+
+        Raises:
+            NoSuchModel: if the version is not registered, or its folder is gone or damaged.
+        """
+        known = {model.version for model in self.registered()}
+        if version not in known:
+            raise NoSuchModel(f"no model {version!r}. Registered: {', '.join(sorted(known)) or 'none'}")
+        folder = self.folder(version)
+        try:
+            if not folder.is_dir():
+                raise ModelFolderError(f"its folder {folder} is gone")
+            model_folder.check(folder)
+        except ModelFolderError as error:
+            raise NoSuchModel(
+                f"model {version} is registered, but {error}. Restore the folder from a backup, or put another version in "
+                "force: `pdm-assets models promote VERSION`"
+            ) from error
+        return folder
+
+    def card(self, version: str) -> ModelCard:
+        """The card of a registered version.
+
+        Raises:
+            NoSuchModel: as of `whole`.
+        """
+        return ModelCard.from_json((self.whole(version) / "card.json").read_text())
 
     def load(self, version: str) -> tuple["PipelineModel", ModelCard]:
         """The saved pipeline of a version and its card.
 
         Raises:
-            NoSuchModel: if the version is not registered or its folder is gone.
+            NoSuchModel: as of `whole`.
         """
         from pyspark.ml import PipelineModel
 
+        card = self.card(version)
         self.lake.spark.spark_session  # noqa: B018 - MLlib's reader takes the active session
-        known = {model.version for model in self.registered()}
-        folder = Path(self.root) / version
-        if version not in known:
-            raise NoSuchModel(f"no model {version!r}. Registered: {', '.join(sorted(known)) or 'none'}")
-        if not (folder / "card.json").exists():
-            raise NoSuchModel(f"model {version} is registered, but its folder {folder} is gone: restore it from a backup")
-        card = ModelCard.from_json((folder / "card.json").read_text())
-        return PipelineModel.load(str(folder / "pipeline")), card
+        return PipelineModel.load(str(self.folder(version) / "pipeline")), card
 
     def registered(self) -> list[Registered]:
         """Every version, the newest knowledge last."""
@@ -157,10 +279,24 @@ class ModelStore(dg.ConfigurableIOManager):
         ]
         return sorted(models, key=lambda model: model.age_order)
 
-    def in_force(self, day: dt.date, models: Sequence[Registered]) -> Registered | None:
-        """The newest of the models that knew nothing of the day, for this store's horizon."""
-        fitting = [m for m in models if m.cutoff <= day and m.horizon_hours == self.horizon_hours]
-        return max(fitting, key=lambda m: m.age_order, default=None)
+    def fitting(self, day: dt.date, models: Sequence[Registered]) -> list[Registered]:
+        """Those of the models that knew nothing of the day, for this store's horizon, the newest knowledge last."""
+        return [m for m in models if m.cutoff <= day and m.horizon_hours == self.horizon_hours]
+
+    def in_force(self, day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision]) -> Registered | None:
+        """The model that was promoted last for the day or an earlier one, of those that knew nothing of the day."""
+        fitting = {model.version: model for model in self.fitting(day, models)}
+        promoted = [d.version for d in decisions if d.is_promoted and d.in_force_from <= day and d.version in fitting]
+        return fitting[promoted[-1]] if promoted else None
+
+    def predecessor(self, day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision]) -> Registered | None:
+        """What a rollback from the model in force on a day returns to: the one first promoted last before it was."""
+        now = self.in_force(day, models, decisions)
+        fitting = {model.version: model for model in self.fitting(day, models)}
+        promoted = [d.version for d in decisions if d.is_promoted and d.in_force_from <= day and d.version in fitting]
+        order = list(dict.fromkeys(promoted))
+        before = order[: order.index(now.version)] if now else []
+        return fitting[before[-1]] if before else None
 
 
 def _midnight(day: dt.date) -> dt.datetime:

@@ -85,6 +85,7 @@ COMPONENT_FAILURES = Table(
     constraints={"component_is_known": one_of("component", COMPONENTS)},
     counted=("fails_within_horizon",),
 )
+MODEL_STATUSES = ("trained", "carried forward", "refused", "too little history")
 FAILURE_MODEL = Table(
     key="models/failure_model",
     columns=(
@@ -95,11 +96,11 @@ FAILURE_MODEL = Table(
             nullable=True,
         ),
         column("cutoff_at", T.TimestampType(), "nothing after it was known to the model", nullable=True),
-        column("status", T.StringType(), "trained, carried forward or too little history"),
+        column("status", T.StringType(), ", ".join(MODEL_STATUSES)),
         column("detail", T.StringType(), "why, in words"),
     ),
     unique=(),
-    constraints={"status_is_known": one_of("status", ("trained", "carried forward", "too little history"))},
+    constraints={"status_is_known": one_of("status", MODEL_STATUSES)},
 )
 REGISTRY = Table(
     key="models/registry",
@@ -113,6 +114,21 @@ REGISTRY = Table(
         column("card", T.StringType(), "model card, JSON"),
     ),
     unique=("model_version",),
+    daily=False,
+)
+DECISIONS = Table(
+    key="models/decisions",
+    columns=(
+        column("model_version", T.StringType(), "version that was decided on"),
+        column("decision", T.StringType(), "promoted or refused"),
+        column("in_force_from", T.DateType(), "first day that a promoted version is in force, until the next promotion"),
+        column("decided_at", T.TimestampType(), "when it was decided"),
+        column("decided_by", T.StringType(), "the gate in which run, or which user"),
+        column("reason", T.StringType(), "why, in words"),
+        column("conditions", T.StringType(), "what the gate found, JSON"),
+    ),
+    unique=(),
+    constraints={"decision_is_known": one_of("decision", ("promoted", "refused"))},
     daily=False,
 )
 COMPONENT_RISK = Table(

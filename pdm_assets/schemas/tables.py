@@ -3,6 +3,7 @@
 from pdm_assets.schemas.features import (
     COMPONENT_FAILURES,
     COMPONENT_RISK,
+    DECISIONS,
     FAILURE_MODEL,
     OBSERVATIONS,
     REGISTRY,
@@ -19,6 +20,7 @@ TABLES: dict[str, Table] = {
         COMPONENT_FAILURES,
         FAILURE_MODEL,
         REGISTRY,
+        DECISIONS,
         COMPONENT_RISK,
     )
 }

@@ -8,13 +8,22 @@ import pytest
 
 from pdm_assets.assets import training
 from pdm_assets.automation.jobs import score_range
-from pdm_assets.models.training import train
-from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, READINGS_COUNT, REGISTRY
-from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
+from pdm_assets.models.promotion import Condition, Verdict
+from pdm_assets.schemas.features import COMPONENT_RISK, DECISIONS, OBSERVATIONS, READINGS_COUNT, REGISTRY
+from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 from pdm_assets_tests.builders import day
-from pdm_assets_tests.models.fleet import CUTOFF, DAYS, FIRST_DAY, MACHINES, SETTINGS, fleet_columns, labels_of, observations_of
+from pdm_assets_tests.models.fleet import (
+    CUTOFF,
+    DAYS,
+    FIRST_DAY,
+    MACHINES,
+    SETTINGS,
+    fleet_columns,
+    observations_of,
+    trained_tree,
+)
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
 EVERY_WEEK = Settings(train_days=5, calibration_days=2, test_days=2, retrain_every_days=7)
@@ -41,17 +50,23 @@ def plant(tmp_path_factory, engine, spark):
 
 @pytest.fixture
 def registering(plant, spark, monkeypatch):
-    """Training that only registers: what is asked here is when it happens."""
-    if plant.lake.exists(REGISTRY):
-        spark.sql(f"DELETE FROM delta.`{plant.lake.location(REGISTRY)}`")
+    """Training that only registers and decides: what is asked here is when it happens. Models of the days in it are refused."""
+    for table in (REGISTRY, DECISIONS):
+        if plant.lake.exists(table):
+            spark.sql(f"DELETE FROM delta.`{plant.lake.location(table)}`")
     monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
+    refused: set[dt.date] = set()
 
-    def register(context, config, lake, store, on):
+    def register(context, config, lake, store, on, incumbent):
         now = dt.datetime.now(dt.UTC)
         row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "nowhere", "{}")
         lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
+        verdict = Verdict(on not in refused, (Condition("cheap enough", on not in refused, "it costs a fortune"),))
+        store.decide(f"model-{on}", verdict, on, "the test")
+        return training.TrainedFor(f"model-{on}", verdict)
 
     monkeypatch.setattr(training, "_train", register)
+    return refused
 
 
 def in_force(plant, first, last):
@@ -88,24 +103,63 @@ def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, re
     assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
 
 
+def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, registering):
+    week_later, last = WORKS_FROM + dt.timedelta(days=7), WORKS_FROM + dt.timedelta(days=14)
+    registering.add(week_later)
+    assert plant.run(WORKS_FROM.isoformat(), last.isoformat(), tables="failure_model").success
+    found = plant.lake.rows(TABLES["models/failure_model"], WORKS_FROM, last + dt.timedelta(days=1))
+    versions = {row["date"]: row["model_version"] for row in found}
+    assert set(versions.values()) == {f"model-{WORKS_FROM}", f"model-{last}"}
+    assert versions[last - dt.timedelta(days=1)] == f"model-{WORKS_FROM}"
+    said = {row["date"]: row["detail"] for row in found}
+    refusal = f"model-{week_later} was refused: cheap enough: it costs a fortune"
+    assert said[week_later] == refusal
+    assert said[week_later + dt.timedelta(days=1)] == refusal
+    assert [m.version for m in plant.store.registered()] == [f"model-{day}" for day in (WORKS_FROM, week_later, last)]
+
+
+def test_a_first_model_that_is_refused_leaves_no_model_in_force_and_says_how_to_get_one(plant, registering):
+    registering.add(WORKS_FROM)
+    day_after = WORKS_FROM + dt.timedelta(days=1)
+    text = failure(plant.run(WORKS_FROM.isoformat(), day_after.isoformat(), tables="failure_model component_risk"))
+    assert "no model is in force" in text
+    assert f"model-{WORKS_FROM} was refused: cheap enough" in text
+    assert "`pdm-assets models promote VERSION`" in text
+    assert in_force(plant, WORKS_FROM, day_after) == {WORKS_FROM: (None, "refused")}
+
+
+def test_a_promotion_holds_from_its_day_on_until_the_next_and_never_for_a_day_the_model_knew(plant, registering):
+    first, second = WORKS_FROM, WORKS_FROM + dt.timedelta(days=7)
+    assert plant.run(first.isoformat(), second.isoformat(), tables="failure_model").success
+    back = second + dt.timedelta(days=3)
+    yes = Verdict(True, (Condition("asked for by a user", True, "the second sees ghosts"),))
+    plant.store.decide(f"model-{first}", yes, back, "a user")
+    plant.store.decide(f"model-{second}", yes, first, "a user who promotes it for days that it knew")
+    models, decisions = plant.store.registered(), plant.store.decisions()
+
+    def on(day):
+        model = plant.store.in_force(day, models, decisions)
+        return model and model.version
+
+    assert on(first - dt.timedelta(days=1)) is None
+    assert on(first) == on(second - dt.timedelta(days=1)) == f"model-{first}"
+    assert on(second) == on(back - dt.timedelta(days=1)) == f"model-{second}"
+    assert on(back) == on(back + dt.timedelta(days=100)) == f"model-{first}"
+
+
+def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant, registering, spark):
+    assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
+    spark.sql(f"DELETE FROM delta.`{plant.lake.location(DECISIONS)}`")  # as if the run had died between the two
+    assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
+    assert in_force(plant, WORKS_FROM, WORKS_FROM + dt.timedelta(days=1))[WORKS_FROM] == (f"model-{WORKS_FROM}", "trained")
+
+
 @pytest.fixture(scope="module")
 def model(plant, spark):
     """A tree that was really trained."""
-    columns = fleet_columns()
-    trained = train(
-        observations_of(spark, columns),
-        labels_of(spark, columns),
-        spark.createDataFrame([], FAILURES.struct),
-        spark.createDataFrame([], MAINTENANCE.struct),
-        cutoff=CUTOFF,
-        settings=SETTINGS,
-        model_type="decision_tree",
-        data_versions={},
-        code_version="test",
-        version="tree",
-        parameters={"maxDepth": 2},
-    )
+    trained = trained_tree(spark, "tree")
     plant.store.save(trained, "a-run")
+    plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
     return trained
 
 

@@ -7,8 +7,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
+from pdm_assets.models.training import TrainedModel, train
 from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS, READINGS_COUNT
-from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
 from pdm_assets.settings import Settings
 
 SETTINGS = Settings(train_days=20, calibration_days=8, test_days=8, horizon_hours=48, seed=7)
@@ -66,6 +67,24 @@ def labels_of(spark: SparkSession, columns: dict[str, list], never: tuple[str, .
     ]
     long["horizon_hours"] = [horizon_hours] * len(long["component"])
     return _frame(spark, COMPONENT_FAILURES.columns, long)
+
+
+def trained_tree(spark: SparkSession, version: str) -> TrainedModel:
+    """A tree that knows the toy fleet, in which nothing was repaired."""
+    columns = fleet_columns()
+    return train(
+        observations_of(spark, columns),
+        labels_of(spark, columns),
+        spark.createDataFrame([], FAILURES.struct),
+        spark.createDataFrame([], MAINTENANCE.struct),
+        cutoff=CUTOFF,
+        settings=SETTINGS,
+        model_type="decision_tree",
+        data_versions={"features/observations": 3},
+        code_version="test",
+        version=version,
+        parameters={"maxDepth": 2},
+    )
 
 
 def _frame(spark: SparkSession, fields: tuple[T.StructField, ...], columns: dict[str, list]) -> DataFrame:

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime as dt
 
 import numpy as np
@@ -9,8 +10,8 @@ from pdm_assets.models.calibration import Platt
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.pipeline import MODEL_TYPES
 from pdm_assets.models.scoring import score
-from pdm_assets.models.training import TooFewFailures, TrainingError, train
-from pdm_assets.models.windows import model_windows
+from pdm_assets.models.training import TooFewFailures, TrainingError, train, weigh
+from pdm_assets.models.windows import Window, model_windows
 from pdm_assets.schemas.features import COMPONENT_RISK, READINGS_COUNT
 from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
 from pdm_assets_tests.builders import day, utc
@@ -154,6 +155,58 @@ def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not
     assert found.never_cost == 2 * SETTINGS.cost_missed_failure
     later = [(3, "2015-02-14 00:00", "comp1"), (4, "2015-02-20 06:00", "comp1")]
     assert_same(trained(observations, labels, failures=known + later), model)
+
+
+@pytest.fixture(scope="module")
+def challenger(observations, labels):
+    """A tree with failures of comp1 in its test window that errors foretell, and no others."""
+    errors = [
+        (machine, at)
+        for machine, at, count in zip(COLUMNS["machine_id"], COLUMNS["observed_at"], COLUMNS["error1_count_24h"], strict=True)
+        if count and utc("2015-02-06 06:00") <= at < utc("2015-02-09 00:00")
+    ]
+    first = {machine: at for machine, at in reversed(errors)}  # of each machine
+    failures = [(machine, str(at + dt.timedelta(hours=36))[:16], "comp1") for machine, at in first.items()]
+    assert len(failures) == 5
+    return trained(observations, labels, failures=failures)
+
+
+def without_alerts(card, **changed):
+    return dataclasses.replace(card, version="silent", thresholds=dict.fromkeys(COMPONENTS, 1.0), **changed)
+
+
+def test_the_gate_weighs_both_models_on_the_challengers_test_window(challenger):
+    verdict = weigh(challenger, (challenger.pipeline, without_alerts(challenger.card)))
+    (cheaper,) = [c for c in verdict.conditions if c.name.startswith("cheaper than the incumbent")]
+    cost = challenger.card.events[POOLED].observed.cost
+    assert cheaper.found.startswith(f"{cost:,.0f} against 50,000 of silent")
+    recall = next(c for c in verdict.conditions if c.name.startswith("comp1's event recall"))
+    assert recall.found == "1.000 against 0.000"
+
+
+def test_the_gate_gives_an_incumbent_of_another_type_its_own_calibration(challenger, observations, labels):
+    other = trained(observations, labels, "logistic_regression")
+    verdict = weigh(challenger, (other.pipeline, dataclasses.replace(other.card, version="other")))
+    same = weigh(challenger, (challenger.pipeline, dataclasses.replace(challenger.card, version="other")))
+    # Both know the toy fleet by heart, so they alert on the same rows and neither is cheaper.
+    assert verdict == same
+    assert not verdict.is_promoted
+    assert "cheaper in 0%" in verdict.reason
+
+
+def test_the_gate_does_not_compare_on_days_that_the_incumbent_was_tuned_on(challenger):
+    windows = dict(challenger.card.windows)
+    later = Window(dt.date(2015, 1, 28), dt.date(2015, 2, 5))
+    windows["calibration"] = dataclasses.replace(windows["calibration"], window=later)
+    verdict = weigh(challenger, (challenger.pipeline, without_alerts(challenger.card, windows=windows)))
+    assert not verdict.is_promoted
+    assert "silent was tuned on days before 2015-02-05, the test window begins on 2015-02-04" in verdict.reason
+
+
+def test_a_first_model_is_weighed_against_the_rules_alone(challenger):
+    names = [condition.name for condition in weigh(challenger, None).conditions]
+    assert names[1] == "no rule is cheaper in 90% of the resamples"
+    assert not any("incumbent" in name for name in names)
 
 
 def test_scores_have_the_columns_of_their_table_but_for_what_the_run_knows(a_tree, observations):
