@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pdm_assets.assets import features, raw, scoring, training
+from pdm_assets.assets import features, raw, scoring, training, worklist
 from pdm_assets.automation import JOBS, SCHEDULES, SENSORS
 from pdm_assets.checks import features as feature_checks
 from pdm_assets.checks import scoring as scoring_checks
@@ -11,6 +11,7 @@ from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.reports import Reports
 from pdm_assets.resources.spark import SparkEngine
 
 spark = SparkEngine.of(SETTINGS)
@@ -23,6 +24,7 @@ defs = dg.Definitions(
         features.component_failures,
         training.failure_model,
         scoring.component_risk,
+        worklist.maintenance,
     ],
     asset_checks=[
         feature_checks.no_label_before_its_horizon_is_over,
@@ -39,6 +41,7 @@ defs = dg.Definitions(
         "lake": lake,
         "landing": Landing.of(SETTINGS),
         "model_store": ModelStore.of(SETTINGS, lake),
+        "reports": Reports(root=str((SETTINGS.data / "reports").absolute())),
         "io_manager": DeltaIOManager(lake=lake),
     },
     # The work is Spark's; a process a step would only add start-ups.

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from pdm_assets.assets import features, raw, scoring, training
+from pdm_assets.assets import features, raw, scoring, training, worklist
 from pdm_assets.checks import features as feature_checks
 from pdm_assets.checks import scoring as scoring_checks
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.reports import Reports
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.builders import day
@@ -24,6 +25,7 @@ ASSETS = [
     features.component_failures,
     training.failure_model,
     scoring.component_risk,
+    worklist.maintenance,
     feature_checks.no_label_before_its_horizon_is_over,
     feature_checks.later_observations_are_newer,
     feature_checks.later_labels_are_newer,
@@ -52,6 +54,7 @@ class Plant:
             "lake": self.lake,
             "landing": Landing(root=str(self.landing), staging=str(root / "staging"), first_day=first_day),
             "model_store": self.store,
+            "reports": Reports(root=str(root / "reports")),
             "io_manager": DeltaIOManager(lake=self.lake),
         }
 
@@ -73,9 +76,11 @@ class Plant:
     def run(
         self, first: str, last: str | None = None, *, tables: str = UP_TO_LABELS, run_config: dict | None = None
     ) -> dg.ExecuteInProcessResult:
-        """Materialize tables (their last names) for a day or a range; the result, failed or not."""
+        """Materialize tables (their last names or keys) for a day or a range; the result, failed or not."""
         keys = [key for asset in ASSETS if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
-        wanted = [key for key in keys if key.path[-1] in tables.split()]
+        # raw/maintenance and worklist/maintenance share their last name: the latter is asked for by its whole key
+        names = set(tables.split())
+        wanted = [key for key in keys if key.to_user_string() in names or (key.path[-1] in names and key.path[0] != "worklist")]
         return dg.materialize(
             ASSETS,
             selection=dg.AssetSelection.assets(*wanted) | dg.AssetSelection.checks_for_assets(*wanted),

@@ -50,6 +50,7 @@ class ModelCard:
         events: of failures caught and visits wasted in the test window, beside the baselines; by component and pooled.
         capacity: what a crew of limited visits would have had of the probabilities in the test window.
         healthy: usual values of the channels in the training window.
+        usual: usual values (medians) of the numeric features that it reads, in the training window.
         importances: share of each feature, by learnt component.
         data_versions: Delta version of each table that was read.
         code_version: version of the code.
@@ -74,6 +75,7 @@ class ModelCard:
     events: Mapping[str, EventReport]
     capacity: Capacity
     healthy: Mapping[str, Healthy]
+    usual: Mapping[str, float]
     importances: Mapping[str, Mapping[str, float]]
     data_versions: Mapping[str, int]
     code_version: str

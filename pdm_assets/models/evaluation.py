@@ -52,7 +52,8 @@ class EventReport:
 
     `intervals` are 90 % by drawing machines. `delivered` says the same when files land so often. `rules` are the baselines
     without learning. `saving` is the share of the cheaper of `never_cost` and `calendar_cost` that the model's alerts save.
-    `recall_by_lead` is the share of the observations so many hours before a failure that alert.
+    `recall_by_lead` is the share of the observations so many hours before a failure that alert. `leads_hours` are those from
+    first alert to failure of the failures caught, as observed, the shortest first.
     """
 
     observed: EventMetrics
@@ -65,6 +66,7 @@ class EventReport:
     saving: float | None
     alarmed_machines_per_day: float
     recall_by_lead: Mapping[str, float | None]
+    leads_hours: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def report(
             saving=1 - model.cost / cheapest if cheapest else None,
             alarmed_machines_per_day=_machine_days(outcomes[components[0]].observations, any_alert) / ((end - start) / DAY),
             recall_by_lead=_recall_by_lead([(outcomes[c].observations, alerts[c], history[c]) for c in components]),
+            leads_hours=tuple(np.sort(together.lead_hours).tolist()),
         )
 
     return {**{c: of([c]) for c in outcomes}, POOLED: of(list(outcomes))}

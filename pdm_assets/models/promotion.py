@@ -12,6 +12,7 @@ from pdm_assets.models.events import Costs, Judged, cost_by_machine, pool
 from pdm_assets.models.metrics import Floats
 
 CONFIDENCE = 0.9
+SURELY = 0.99  # a month of 100 machines says little: one in ten first models would be refused by chance at 0.9
 WORST_RECALL_LOSS = 0.03
 WORST_CALIBRATION_ERROR = 0.05
 ALARM_LOAD = (0.5, 2.0)  # of the incumbent's
@@ -58,7 +59,7 @@ def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[C
     Against an incumbent: cheaper with 90 % confidence (machines drawn in pairs) and no dearer than the best rule, no event
     recall of a component down by more than 0.03, an alarm load between half and twice the incumbent's. A first model, without
     which there would be no scores at all: it catches something, alerts on less than half of the fleet a day, and no rule is
-    cheaper with 90 % confidence. Either: calibration errors up to 0.05.
+    cheaper with 99 % confidence. Either: calibration errors up to 0.05.
     """
     conditions = [_calibrated(challenger), _against_rules(challenger, rules, costs, certainly=incumbent is None)]
     if incumbent is None:
@@ -92,7 +93,7 @@ def _against_rules(challenger: Contender, rules: Sequence[Contender], costs: Cos
     best, cost, ours, share = min(compared, key=lambda entry: entry[1])
     found = f"{ours:,.0f} against {cost:,.0f} of {best.name}, which is cheaper in {share:.0%}"
     if certainly:
-        return Condition(f"no rule is cheaper in {CONFIDENCE:.0%} of the resamples", share < CONFIDENCE, found)
+        return Condition(f"no rule is cheaper in {SURELY:.0%} of the resamples", share < SURELY, found)
     return Condition("no dearer than the best rule", ours <= cost, found)
 
 

@@ -38,6 +38,10 @@ class Healthy:
     level: float
     spread: float
 
+    def spread_over(self, hours: int) -> float:
+        """How far a mean over other hours strays: standard errors go with one over the root of the number of readings."""
+        return self.spread * (SHIFT_HOURS / hours) ** 0.5
+
 
 def mean_of(channel: str) -> str:
     """The feature whose shift the rule looks at."""

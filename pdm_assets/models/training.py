@@ -145,7 +145,8 @@ def train(
     costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
     history = _history(failures, maintenance, cutoff)
     thresholds, notes = _thresholds(outcomes["calibration"], constants, history, windows.calibration, rules, costs)
-    healthy = _healthy(rows)
+    usual = _usual(rows)
+    healthy = _healthy(usual)
     unknown = sorted(set((*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)) - set(features))
     if unknown:
         notes.append(f"not used, for no row of the training window has a value: {', '.join(unknown)}")
@@ -170,6 +171,7 @@ def train(
         ),
         capacity=at_capacity(outcomes["test"], history, settings.crew_visits_a_day, window=windows.test, rules=rules),
         healthy=healthy,
+        usual=usual,
         importances=importances(pipeline, learnt, features),
         data_versions=dict(data_versions),
         code_version=code_version,
@@ -305,15 +307,18 @@ def _moments(rows: "pa.Table", instant: str) -> Moments:
     return Moments(rows["machine_id"].to_numpy(), rows[instant].cast("int64").to_numpy() // 1_000_000)
 
 
-def _healthy(rows: DataFrame) -> dict[str, Healthy]:
-    """The usual values of each channel that has any: medians, for failing machines are few."""
-    names = [name for channel in CHANNEL_NAMES for name in (mean_of(channel), deviation_of(channel))]
-    medians = rows.agg(*(F.median(name).alias(name) for name in names)).first()
+def _usual(rows: DataFrame) -> dict[str, float]:
+    """The usual value of each numeric feature that has any: its median, for failing machines are few."""
+    medians = rows.agg(*(F.median(F.col(name).cast("double")).alias(name) for name in NUMERIC_FEATURES)).first()
     assert medians is not None  # an aggregate without groups always has one row
+    return {name: medians[name] for name in NUMERIC_FEATURES if medians[name] is not None}
+
+
+def _healthy(usual: Mapping[str, float]) -> dict[str, Healthy]:
     return {
-        channel: Healthy(medians[mean_of(channel)], medians[deviation_of(channel)] / SHIFT_HOURS**0.5)
+        channel: Healthy(usual[mean_of(channel)], usual[deviation_of(channel)] / SHIFT_HOURS**0.5)
         for channel in CHANNEL_NAMES
-        if medians[mean_of(channel)] is not None and medians[deviation_of(channel)] is not None
+        if mean_of(channel) in usual and deviation_of(channel) in usual
     }
 
 

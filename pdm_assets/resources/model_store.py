@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.promotion import Verdict
@@ -86,6 +87,7 @@ class ModelStore(dg.ConfigurableIOManager):
     lake: dg.ResourceDependency[Lake]
     root: str
     horizon_hours: int
+    _loaded: dict[str, tuple["PipelineModel", ModelCard]] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, lake: Lake) -> "ModelStore":
@@ -247,16 +249,18 @@ class ModelStore(dg.ConfigurableIOManager):
         return ModelCard.from_json((self.whole(version) / "card.json").read_text())
 
     def load(self, version: str) -> tuple["PipelineModel", ModelCard]:
-        """The saved pipeline of a version and its card.
+        """The saved pipeline of a version and its card; read once a run, for it takes seconds.
 
         Raises:
             NoSuchModel: as of `whole`.
         """
         from pyspark.ml import PipelineModel
 
-        card = self.card(version)
-        self.lake.spark.spark_session  # noqa: B018 - MLlib's reader takes the active session
-        return PipelineModel.load(str(self.folder(version) / "pipeline")), card
+        if version not in self._loaded:
+            card = self.card(version)
+            self.lake.spark.spark_session  # noqa: B018 - MLlib's reader takes the active session
+            self._loaded[version] = PipelineModel.load(str(self.folder(version) / "pipeline")), card
+        return self._loaded[version]
 
     def registered(self) -> list[Registered]:
         """Every version, the newest knowledge last."""

@@ -151,3 +151,30 @@ COMPONENT_RISK = Table(
         "component_is_known": one_of("component", COMPONENTS),
     },
 )
+WORKLIST = Table(
+    key="worklist/maintenance",
+    columns=(
+        column("rank", T.IntegerType(), "1 is what a visit is expected to save most at"),
+        column("is_within_capacity", T.BooleanType(), "rank up to PDM_CREW_VISITS_A_DAY"),
+        column("episode_id", T.StringType(), "machine, component and first alert: the same from day to day"),
+        MACHINE_ID,
+        COMPONENT,
+        column("first_alerted_at", T.TimestampType(), "first alert of the episode"),
+        column("last_alerted_at", T.TimestampType(), "its latest alert"),
+        column("observed_at", T.TimestampType(), "latest scored observation of the machine"),
+        column("probability", T.DoubleType(), "probability of a failure within the horizon of that observation"),
+        column("threshold", T.DoubleType(), "probability from which on it is an alert"),
+        column(
+            "expected_hours_left", T.DoubleType(), "mean of earlier episodes that went on as long; null if none", nullable=True
+        ),
+        column(
+            "days_since_replacement", T.DoubleType(), "age of the component; null if no replacement is on record", nullable=True
+        ),
+        column("expected_saving", T.DoubleType(), "of a visit now, in the unit of the PDM_COST settings"),
+        column("reasons", T.StringType(), "what carries the probability, the most telling first"),
+        column("model_version", T.StringType(), "version that scored the observation"),
+    ),
+    unique=("machine_id", "component"),
+    counted=("is_within_capacity",),
+    constraints={"component_is_known": one_of("component", COMPONENTS)},
+)

@@ -7,6 +7,7 @@ from pdm_assets.schemas.features import (
     FAILURE_MODEL,
     OBSERVATIONS,
     REGISTRY,
+    WORKLIST,
 )
 from pdm_assets.schemas.raw import QUARANTINE_TABLES, RAW_TABLES
 from pdm_assets.schemas.table import Table
@@ -22,5 +23,6 @@ TABLES: dict[str, Table] = {
         REGISTRY,
         DECISIONS,
         COMPONENT_RISK,
+        WORKLIST,
     )
 }

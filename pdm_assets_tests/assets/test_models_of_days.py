@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from pdm_assets.assets import training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
-from pdm_assets.schemas.features import COMPONENT_RISK, DECISIONS, OBSERVATIONS, READINGS_COUNT, REGISTRY
-from pdm_assets.schemas.raw import COMPONENTS
+from pdm_assets.schemas.features import COMPONENT_RISK, DECISIONS, OBSERVATIONS, READINGS_COUNT, REGISTRY, WORKLIST
+from pdm_assets.schemas.raw import COMPONENTS, MAINTENANCE
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 from pdm_assets_tests.builders import day
@@ -204,6 +205,64 @@ def test_a_machine_that_was_not_heard_enough_is_not_scored_and_named(plant, mode
     assert not found.passed
     assert "machines 4: these were not scored" in found.description
     assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 2)
+
+
+def test_the_worklist_has_a_line_for_each_open_alarm_with_its_reason_and_its_page(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    last = CUTOFF + dt.timedelta(days=1)
+    for table in ("raw/errors", "raw/failures", "raw/maintenance"):
+        plant.lake.ensure(TABLES[table])
+    result = plant.run(CUTOFF.isoformat(), last.isoformat(), tables="failure_model component_risk worklist/maintenance")
+    assert result.success
+    alerts = [row for row in plant.lake.rows(COMPONENT_RISK, CUTOFF, last + dt.timedelta(days=1)) if row["is_alert"]]
+    began: dict[tuple, tuple] = {}  # first and latest alert of each episode; after more than a day it is another
+    for row in sorted(alerts, key=lambda row: row["observed_at"]):
+        key, at = (row["machine_id"], row["component"]), row["observed_at"]
+        first, latest = began.get(key, (at, at))
+        began[key] = (first if at - latest <= dt.timedelta(days=1) else at, at)
+    lines = plant.lake.rows(WORKLIST, last, last + dt.timedelta(days=1))
+    # nothing is repaired on the toy fleet, and two days are less than the horizon: every alarm is open on the second day
+    assert {(line["machine_id"], line["component"]): line["first_alerted_at"] for line in lines} == {
+        key: first for key, (first, _) in began.items()
+    }
+    assert sorted(line["rank"] for line in lines) == list(range(1, len(lines) + 1))
+    assert all(line["is_within_capacity"] == (line["rank"] <= SETTINGS.crew_visits_a_day) for line in lines)
+    savings = [line["expected_saving"] for line in sorted(lines, key=lambda line: line["rank"])]
+    assert savings == sorted(savings, reverse=True)
+    for line in lines:
+        if line["probability"] >= line["threshold"]:
+            assert line["reasons"] == f"{line['component'].replace('comp', 'error')} in the last 24 h"
+    the_day_before = {line["episode_id"] for line in plant.lake.rows(WORKLIST, CUTOFF, last)}
+    going_on = {line["episode_id"] for line in lines if line["first_alerted_at"].date() == CUTOFF}
+    assert going_on
+    assert going_on <= the_day_before
+
+    said = metadata(result, "worklist/maintenance")[last.isoformat()]
+    assert said["open_alarms"] == len(lines)
+    assert said["page"].endswith(f"reports/worklist/{last}.html")
+    html = Path(said["page"]).read_text()
+    assert all(line["episode_id"] in html for line in lines)
+    assert len(Path(said["csv"]).read_text().splitlines()) == len(lines) + 1
+
+
+def test_a_repair_closes_its_alarm_on_the_day_that_it_is_known(plant, model, spark, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    last = CUTOFF + dt.timedelta(days=1)
+    tables = "failure_model component_risk worklist/maintenance"
+    assert plant.run(CUTOFF.isoformat(), last.isoformat(), tables=tables).success
+    before = plant.lake.rows(WORKLIST, last, last + dt.timedelta(days=1))
+    chosen = next(line for line in before if line["first_alerted_at"].date() == CUTOFF)
+    repaired_at = dt.datetime.combine(last, dt.time(20), dt.UTC)
+    repair = [(chosen["machine_id"], repaired_at, chosen["component"], last)]
+    plant.lake.replace_days(
+        MAINTENANCE, spark.createDataFrame(repair, MAINTENANCE.struct), last, last + dt.timedelta(days=1), {}
+    )
+    assert plant.run(CUTOFF.isoformat(), last.isoformat(), tables="worklist/maintenance").success
+    after = plant.lake.rows(WORKLIST, last, last + dt.timedelta(days=1))
+    assert {line["episode_id"] for line in after} == {line["episode_id"] for line in before} - {chosen["episode_id"]}
+    the_day_before = plant.lake.rows(WORKLIST, CUTOFF, last)
+    assert chosen["episode_id"] in {line["episode_id"] for line in the_day_before}
+    plant.lake.replace_days(MAINTENANCE, None, last, last + dt.timedelta(days=1), {})
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ REPORT = EventReport(
     saving=1 - 14_500 / 25_000,
     alarmed_machines_per_day=0.4,
     recall_by_lead={"0-6 h": None, "6-24 h": 0.75},
+    leads_hours=(12.0, 36.0),
 )
 CARD = ModelCard(
     version="2015-12-01-random_forest-1",
@@ -75,6 +76,7 @@ CARD = ModelCard(
     events={"pooled": REPORT},
     capacity=Capacity(10, 0.5, None),
     healthy={"volt": Healthy(170.0, 4.3)},
+    usual={"volt_mean_24h": 170.0, "age_years": 10.0},
     importances={
         "comp1": {"volt_mean_24h": 0.75, "age_years": 0.25, "machine_model=model1": 0.0},
         "comp2": {"volt_mean_24h": 0.0, "age_years": 0.75, "machine_model=model1": 0.25},

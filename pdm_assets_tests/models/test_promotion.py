@@ -116,9 +116,9 @@ def test_a_loss_of_recall_of_exactly_three_in_a_hundred_is_allowed():
     ("first", "rule", "against"),
     [
         (GOOD, RULE, []),
-        # slightly dearer than the rule, by what two machines did: no reason to have no model at all
-        (contender(comp1=judged(FAILURES, ALL, [1, 1])), GOOD, []),
-        (POOR, RULE, ["no rule is cheaper in 90% of the resamples"]),
+        # dearer than the rule by what four machines did, drawn in 1 - (36/40)^40 = 98.5 % of the resamples: not sure enough
+        (contender(comp1=judged(FAILURES, ALL, [1] * 4)), GOOD, []),
+        (POOR, RULE, ["no rule is cheaper in 99% of the resamples"]),
         (
             contender(comp1=judged(FAILURES, NONE)),
             contender(comp1=judged(FAILURES, NONE)),

@@ -1,0 +1,177 @@
+"""Open alarm episodes of days, from the lake: who alerts, since when, and what the model says of it."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
+from pdm_assets.models.card import ModelCard
+from pdm_assets.models.events import HOUR, Costs, Moments
+from pdm_assets.models.reasons import in_words, shares
+from pdm_assets.models.worklist import Episode, Line, expected_hours_left, expected_saving, open_episodes
+from pdm_assets.models.worklist_page import CHART_DAYS
+from pdm_assets.partitions import SETTINGS
+from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATION_KEY, OBSERVATIONS
+from pdm_assets.schemas.raw import COMPONENTS, ERRORS, FAILURES, MAINTENANCE
+from pdm_assets.schemas.table import DATE, Table
+from pdm_assets.settings import ERROR_LOOKBACK_HOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOOKBACK = dt.timedelta(days=31)  # as far as an episode is traced at first; doubled while one may have begun earlier
+
+
+class OpenAlarms:
+    """The open episodes of each day of [start, end) that has scores, and the scores of their machines, without Spark."""
+
+    def __init__(self, lake: Lake, start: dt.date, end: dt.date) -> None:
+        self.lake, self.start, self.end = lake, start, end
+        self.by_day = self._open_episodes()
+        first = start - dt.timedelta(days=CHART_DAYS)
+        chosen = pc.field("machine_id").isin(sorted({episode.machine for its in self.by_day.values() for episode in its}))
+        columns = ["machine_id", "component", "observed_at", "probability", "threshold", "model_version"]
+        self._by_part: dict[tuple[int, str], pd.DataFrame] = {}
+        if self.by_day:
+            rows = lake.arrow(COMPONENT_RISK, first, end).to_table(columns=columns, filter=chosen).to_pandas()
+            self._by_part = dict(tuple(rows.sort_values("observed_at").groupby(["machine_id", "component"])))
+
+    def _open_episodes(self) -> dict[dt.date, list[Episode]]:
+        lookback, rows = LOOKBACK, self.lake.rows_by_day(COMPONENT_RISK, self.start, self.end)
+        if not any(rows.values()):
+            return {}
+        while True:
+            first = max(self.start - lookback, SETTINGS.first_day)
+            latest, alerts = self._alerts(first)
+            closings = _moments(self.lake, (MAINTENANCE, "performed_at"), (FAILURES, "failed_at"), start=first, end=self.end)
+            found = {
+                day: open_episodes(
+                    alerts,
+                    {c: past.where(past.at < _seconds(day + dt.timedelta(days=1))) for c, past in closings.items()},
+                    at=at,
+                    horizon_hours=SETTINGS.horizon_hours,
+                )
+                for day, at in sorted(latest.items())
+                if day >= self.start
+            }
+            reaches_back = any(episode.may_begin_before(_seconds(first)) for its in found.values() for episode in its)
+            if not reaches_back or first == SETTINGS.first_day:
+                return found
+            lookback *= 2
+
+    def _alerts(self, first: dt.date) -> tuple[dict[dt.date, int], dict[str, Moments]]:
+        """The latest observation of each day, in seconds, and the alerts by component."""
+        scores = self.lake.arrow(COMPONENT_RISK, first, self.end)
+        times = scores.to_table(columns=[DATE, "observed_at"]).group_by(DATE).aggregate([("observed_at", "max")])
+        latest = {row[DATE]: int(row["observed_at_max"].timestamp()) for row in times.to_pylist()}
+        alerts = scores.to_table(columns=["machine_id", "observed_at", "component"], filter=pc.field("is_alert"))
+        return latest, _by_component(alerts, "observed_at")
+
+    def latest(self, episode: Episode, day: dt.date) -> dict[str, Any]:
+        """The newest score of an episode's machine and component as of the end of a day."""
+        its = self._until(episode.machine, episode.component, day)
+        return its.iloc[-1].to_dict()
+
+    def history(self, machine: int, component: str, day: dt.date) -> list[tuple[dt.datetime, float]]:
+        """The scores of a machine's component up to the end of a day, for its chart."""
+        its = self._until(machine, component, day)
+        return [
+            (at.to_pydatetime(), probability) for at, probability in zip(its["observed_at"], its["probability"], strict=True)
+        ]
+
+    def _until(self, machine: int, component: str, day: dt.date) -> "pd.DataFrame":
+        its = self._by_part[machine, component]
+        end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
+        return its[its["observed_at"] < end]
+
+
+def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Line]]:
+    """The lines of each day, not yet ranked; each model is asked once for all of its days."""
+    lake = alarms.lake
+    wanted = [(day, episode, alarms.latest(episode, day)) for day, its in alarms.by_day.items() for episode in its]
+    if not wanted:
+        return {}
+    asked = sorted({(score["machine_id"], score["observed_at"].to_pydatetime()) for _, _, score in wanted})
+    session = lake.spark.spark_session
+    pairs = session.createDataFrame(asked, "machine_id long, observed_at timestamp")
+    first = alarms.start - dt.timedelta(days=SETTINGS.horizon_days + 1)
+    rows = lake.read(OBSERVATIONS, first, alarms.end).join(F.broadcast(pairs), [*OBSERVATION_KEY]).drop(DATE).toArrow()
+    features = {(row["machine_id"], row["observed_at"]): row for row in rows.to_pylist()}
+    reported = _reports(lake, first - dt.timedelta(days=1), alarms.end, {machine for machine, _ in asked})
+    found: dict[dt.date, list[Line]] = {}
+    for version in sorted({score["model_version"] for _, _, score in wanted}):
+        its = [entry for entry in wanted if entry[2]["model_version"] == version]
+        pipeline, card = store.load(version)
+        keys = {(score["machine_id"], score["observed_at"].to_pydatetime()) for _, _, score in its}
+        chosen = [features[key] for key in sorted(keys)]
+        told = shares(session.createDataFrame(pa.Table.from_pylist(chosen, rows.schema)), pipeline, card)
+        for day, episode, score in its:
+            key = int(score["machine_id"]), score["observed_at"].to_pydatetime()
+            errors = _last_reports(reported.get(episode.machine, []), key[1])
+            reasons = in_words(told[(*key, episode.component)], score["probability"], features[key], errors, card, day)
+            found.setdefault(day, []).append(_line(episode, score, features[key], reasons, card))
+    return found
+
+
+def _line(
+    episode: Episode, score: Mapping[str, Any], features: Mapping[str, Any], reasons: Sequence[str], card: ModelCard
+) -> Line:
+    costs = Costs(SETTINGS.cost_missed_failure, SETTINGS.cost_false_visit, SETTINGS.cost_planned_repair)
+    observed_at = score["observed_at"].to_pydatetime()
+    hours = (observed_at.timestamp() - episode.first_alert) / HOUR
+    return Line(
+        episode_id=episode.id,
+        machine_id=episode.machine,
+        component=episode.component,
+        first_alerted_at=dt.datetime.fromtimestamp(episode.first_alert, dt.UTC),
+        last_alerted_at=dt.datetime.fromtimestamp(episode.last_alert, dt.UTC),
+        observed_at=observed_at,
+        probability=score["probability"],
+        threshold=score["threshold"],
+        expected_hours_left=expected_hours_left(card.events[episode.component].leads_hours, hours),
+        days_since_replacement=features[f"{episode.component}_days_since_replacement"],
+        expected_saving=expected_saving(score["probability"], costs),
+        reasons="; ".join(reasons),
+        model_version=card.version,
+    )
+
+
+def _moments(lake: Lake, *tables: tuple[Table, str], start: dt.date, end: dt.date) -> dict[str, Moments]:
+    """Machine and time of the rows of tables with a component, by component."""
+    parts = []
+    for its, instant in tables:
+        rows = lake.arrow(its, start, end).to_table(columns=["machine_id", instant, "component"])
+        parts.append(rows.rename_columns(["machine_id", "observed_at", "component"]))
+    return _by_component(pa.concat_tables(parts), "observed_at")
+
+
+def _by_component(rows: pa.Table, instant: str) -> dict[str, Moments]:
+    machines = rows["machine_id"].to_numpy()
+    seconds = rows[instant].cast(pa.timestamp("us", "UTC")).cast("int64").to_numpy() // 1_000_000
+    component = rows["component"].to_numpy(zero_copy_only=False)
+    return {c: Moments(machines[component == c], seconds[component == c]) for c in COMPONENTS}
+
+
+def _reports(lake: Lake, start: dt.date, end: dt.date, machines: set[int]) -> dict[int, list[tuple[dt.datetime, str]]]:
+    """When each machine reported which error, the earliest first."""
+    chosen = pc.field("machine_id").isin(sorted(machines))
+    rows = lake.arrow(ERRORS, start, end).to_table(columns=["machine_id", "occurred_at", "error_code"], filter=chosen)
+    found: dict[int, list[tuple[dt.datetime, str]]] = {}
+    for row in rows.sort_by("occurred_at").to_pylist():
+        found.setdefault(row["machine_id"], []).append((row["occurred_at"], row["error_code"]))
+    return found
+
+
+def _last_reports(reports: Sequence[tuple[dt.datetime, str]], observed_at: dt.datetime) -> dict[str, dt.datetime]:
+    """The latest report of each error that the features of an observation count."""
+    since = observed_at - dt.timedelta(hours=ERROR_LOOKBACK_HOURS)
+    return {code: at for at, code in reports if since < at <= observed_at}
+
+
+def _seconds(day: dt.date) -> int:
+    return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp())
