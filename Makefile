@@ -2,7 +2,7 @@ MACHINES ?= 100
 PORT ?= 3000
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock graph dev bench
+.PHONY: help setup demo test test-slow check format lock graph dev bench
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -16,6 +16,9 @@ demo: setup ## simulate a fleet, train, start Dagster on port 3000, score the da
 
 test: setup ## run the tests
 	@$(BIN)/pytest -q
+
+test-slow: setup ## run the tests that `make test` leaves out
+	@$(BIN)/pytest -q -m slow
 
 check: setup ## linters, types, import contracts
 	@$(BIN)/ruff check .

@@ -55,8 +55,20 @@ def main() -> None:
     is_flag=True,
     help="ramps, failures at any hour and missing errors instead of the data set's artefacts",
 )
+@click.option(
+    "--shift", callback=_day, default=None, help="day from which on pressure has a higher level and comp1 fails in a new way"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="folder for the five files")
-def simulate(machines: int, days: int, end: dt.date | None, seed: int, first_machine_id: int, harder: bool, out: Path) -> None:
+def simulate(
+    machines: int,
+    days: int,
+    end: dt.date | None,
+    seed: int,
+    first_machine_id: int,
+    harder: bool,
+    shift: dt.date | None,
+    out: Path,
+) -> None:
     """Write the five files of a simulated fleet."""
     from rich.progress import Progress
 
@@ -73,6 +85,7 @@ def simulate(machines: int, days: int, end: dt.date | None, seed: int, first_mac
             seed=seed,
             first_machine_id=first_machine_id,
             harder=harder,
+            shift=shift,
             progress=lambda done: progress.advance(bar, done),
         )
     click.echo(f"{out}: telemetry.csv errors.csv maint.csv failures.csv machines.csv")
@@ -101,12 +114,17 @@ def land(folder: Path) -> None:
 @click.option("--to", "last", callback=_day, required=True, help="last day to land, YYYY-MM-DD, included")
 @click.option("--every", default=20.0, show_default=True, help="seconds between two days")
 def replay(folder: Path, first: dt.date, last: dt.date, every: float) -> None:
-    """Land the days of FOLDER's files one by one, as a plant would send them."""
+    """Land FOLDER's list of machines, then the days of its files one by one, as a plant would send them.
+
+    What is older than the first day stays out, replacements too: `land` takes a whole history.
+    """
     import time
 
     from pdm_assets.simulator.replay import Replayer
 
     replayer = Replayer(folder, _settings().landing_root, first)
+    for path in replayer.land_machines():
+        click.echo(f"landed {path}")
     day = first
     while day <= last:
         files = replayer.land_day(day)
@@ -315,10 +333,11 @@ def demo(machines: int, port: int) -> None:
 @click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
 def dev(port: int) -> None:
     """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
-    from pdm_assets.demo import dagster_dev, make_home
+    from pdm_assets.demo import claim, dagster_dev, make_home
 
     data = _settings().data.absolute()
     home = os.environ.get("DAGSTER_HOME") or str(make_home(data))
+    claim(Path(home))
     os.chdir(home)
     command = dagster_dev(port)
     os.execve(command[0], command, {**os.environ, "DAGSTER_HOME": home, "PDM_DATA": str(data)})

@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from pdm_assets.assets import features, raw, scoring, training, worklist
+from pdm_assets.assets import features, monitoring, raw, scoring, training, worklist
 from pdm_assets.automation import JOBS, SCHEDULES, SENSORS
 from pdm_assets.checks import features as feature_checks
+from pdm_assets.checks import monitoring as monitoring_checks
 from pdm_assets.checks import scoring as scoring_checks
 from pdm_assets.partitions import SETTINGS
 from pdm_assets.resources.delta_io import DeltaIOManager
@@ -25,6 +26,8 @@ defs = dg.Definitions(
         training.failure_model,
         scoring.component_risk,
         worklist.maintenance,
+        monitoring.realised_performance,
+        monitoring.feature_drift,
     ],
     asset_checks=[
         feature_checks.no_label_before_its_horizon_is_over,
@@ -32,6 +35,8 @@ defs = dg.Definitions(
         feature_checks.later_labels_are_newer,
         scoring_checks.yesterday_is_scored,
         scoring_checks.every_observation_has_a_score,
+        monitoring_checks.no_lasting_drift,
+        monitoring_checks.performance_holds,
     ],
     jobs=JOBS,
     schedules=SCHEDULES,

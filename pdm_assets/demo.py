@@ -1,9 +1,11 @@
 """`make demo`: a simulated fleet, a year of history, Dagster, and the days of the last week landing one by one."""
 
 import datetime as dt
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.progress import Progress
 
-from pdm_assets.resources.engine import Engine, Sizing
+from pdm_assets.resources.engine import Engine, EngineError, Sizing
 from pdm_assets.resources.landing import land
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
@@ -42,14 +44,15 @@ def run(machines: int, port: int, settings: Settings) -> None:
     with ExitStack() as running:
         try:
             fleet = _Fleet.of(data, machines)
+            _port_is_free(port)
             settings = replace(settings, data=data, first_day=fleet.first_day)
             os.environ.update(settings.to_environ())
             running.enter_context(_warm_engine(settings))
-            running.enter_context(_dagster(data, port))
+            dagster = running.enter_context(_dagster(data, port))
             fleet.write(until=_today() + dt.timedelta(days=1))
             for path in land(fleet.history, settings.landing_root):
                 console.print(f"  landed {path.relative_to(data)} ({path.stat().st_size / 1e6:.0f} MB)")
-            _wait_for_dagster(port)
+            _wait_for_dagster(port, dagster)
             console.print(f"Dagster is up: [bold]http://127.0.0.1:{port}[/] (the landing sensor is on)")
             watcher = _Watcher(data)
             watcher.wait_until_scored(fleet.history_end - dt.timedelta(days=1))
@@ -90,6 +93,10 @@ class _Fleet:
                     "or give another PDM_DATA, or delete the folder to begin anew"
                 )
             return cls(folder, machines, dt.date.fromisoformat(known["first_day"]))
+        if any((data / "landing").glob("*/*")):
+            sys.exit(
+                f"{data} holds files that are not of a demo: give another PDM_DATA, for the simulated fleet would mix with them"
+            )
         first_day = _today() - dt.timedelta(days=HISTORY_DAYS + REPLAYED_DAYS)
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"machines": machines, "first_day": first_day.isoformat()}))
@@ -123,10 +130,18 @@ class _Fleet:
 def _warm_engine(settings: Settings) -> Iterator[None]:
     """Start the Spark engine beside the simulation, keep it while the demo lasts, then stop it."""
     engine = Engine(settings.data, Sizing.of(settings))
-    held = ExitStack()
+    held, stopping = ExitStack(), threading.Event()
     console.print("starting the Spark engine (the first time, its Delta jars are fetched) ...")
 
     def start() -> None:
+        try:
+            warm_up()
+        except EngineError as error:
+            if not stopping.is_set():
+                console.print(f"[red]{error}[/]")
+                os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C: what was started is stopped
+
+    def warm_up() -> None:
         info = held.enter_context(engine.lease())
         # The first query and commit of a JVM cost 20 s and more of class loading: they are had while the fleet is simulated.
         session = SparkSession.builder.remote(info.address).create()
@@ -139,6 +154,7 @@ def _warm_engine(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
+        stopping.set()
         held.close()
         engine.stop()
 
@@ -164,14 +180,15 @@ def dagster_dev(port: int) -> list[str]:
 
 
 @contextmanager
-def _dagster(data: Path, port: int) -> Iterator[None]:
+def _dagster(data: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """Dagster in a process group of its own; its log is data/dagster/dagster.log."""
     home = make_home(data)
     os.environ["DAGSTER_HOME"] = str(home)
+    claim(home)
     with (home / "dagster.log").open("ab") as log:
         process = subprocess.Popen(dagster_dev(port), cwd=home, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -181,9 +198,41 @@ def _dagster(data: Path, port: int) -> Iterator[None]:
         process.wait()
 
 
-def _wait_for_dagster(port: int) -> None:
+def claim(home: Path) -> None:
+    """Hold a DAGSTER_HOME while this process lives, and end the runs that died with the Dagster before.
+
+    A run's process dies with the Dagster that launched it, and without this nobody would notice: it would count as under way,
+    and keep the sensor and the Spark pool waiting. Those that were ended are tried again (run_retries in dagster.yaml).
+    """
+    from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+    descriptor = os.open(home / "in_use.lock", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(descriptor, True)  # so that it is held by what this process becomes (exec)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"Dagster is running on {home} already: stop it first, or give another PDM_DATA")
+    with DagsterInstance.from_config(str(home)) as instance:
+        under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+        for run in instance.get_runs(RunsFilter(statuses=under_way)):
+            if run.status == DagsterRunStatus.CANCELING:
+                instance.report_run_canceled(run, "its process ended with the Dagster that launched it")
+            else:
+                instance.report_run_failed(run, "its process ended with the Dagster that launched it")
+
+
+def _port_is_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            sys.exit(f"port {port} is taken: stop what listens there, or run `make demo PORT=3001`")
+
+
+def _wait_for_dagster(port: int, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2):
                 return
@@ -211,7 +260,11 @@ class _Watcher:
         scores = AssetKey(["scores", "component_risk"])
         while day.isoformat() not in self.instance.get_materialized_partitions(scores):
             self.report()
-            failed = [r for r in self.instance.get_runs(limit=5) if r.status == DagsterRunStatus.FAILURE]
+            failed = [
+                record.dagster_run
+                for record in self.instance.get_run_records(limit=5)
+                if record.dagster_run.status == DagsterRunStatus.FAILURE and (record.end_time or 0) >= self.began
+            ]
             if failed:
                 sys.exit(f"run {failed[0].run_id[:8]} failed: look at it in the UI, or see the data root's dagster/dagster.log")
             time.sleep(1)

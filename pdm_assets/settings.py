@@ -38,6 +38,7 @@ class Settings:
     horizon_hours: int = _setting(48, "how far ahead a failure is foretold: (observed_at, observed_at + horizon]")
     model_type: ModelType = _setting("random_forest", "classifier of each component")
     retrain_every_days: int = _setting(28, "a model older than this is replaced on the next day that is materialized")
+    retrain_cooldown_days: int = _setting(7, "days of data after a training before drift or decline may ask for the next")
     train_days: int = _setting(270, "length of the training window")
     calibration_days: int = _setting(30, "length of the window on which thresholds are chosen")
     test_days: int = _setting(30, "length of the window whose metrics are reported")
@@ -62,7 +63,14 @@ class Settings:
         """Refuse values no part of the platform could work with."""
         if self.cadence_hours not in (1, 3, 6, 12, 24):
             raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
-        for name in ("horizon_hours", "retrain_every_days", "train_days", "calibration_days", "test_days"):
+        for name in (
+            "horizon_hours",
+            "retrain_every_days",
+            "retrain_cooldown_days",
+            "train_days",
+            "calibration_days",
+            "test_days",
+        ):
             if getattr(self, name) < 1:
                 raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
         if self.last_day is not None and self.last_day < self.first_day:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from pdm_assets.assets import features, raw, scoring, training, worklist
+from pdm_assets.assets import features, monitoring, raw, scoring, training, worklist
 from pdm_assets.checks import features as feature_checks
+from pdm_assets.checks import monitoring as monitoring_checks
 from pdm_assets.checks import scoring as scoring_checks
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake
@@ -26,10 +27,14 @@ ASSETS = [
     training.failure_model,
     scoring.component_risk,
     worklist.maintenance,
+    monitoring.realised_performance,
+    monitoring.feature_drift,
     feature_checks.no_label_before_its_horizon_is_over,
     feature_checks.later_observations_are_newer,
     feature_checks.later_labels_are_newer,
     scoring_checks.every_observation_has_a_score,
+    monitoring_checks.no_lasting_drift,
+    monitoring_checks.performance_holds,
 ]
 UP_TO_LABELS = "machines telemetry errors maintenance failures observations component_failures"
 HEADERS = {

@@ -20,7 +20,7 @@ export VIRTUAL_ENV=$PWD/.venv
 java_is_new_enough() {
     local java=java
     [ -n "${JAVA_HOME:-}" ] && java=$JAVA_HOME/bin/java
-    "$java" -version 2>&1 | head -n 1 | grep -Eq 'version "(1[7-9]|[2-9][0-9])'
+    "$java" -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])' >/dev/null
 }
 if ! java_is_new_enough; then
     echo "no Java 17 or newer: trying to install one ..."

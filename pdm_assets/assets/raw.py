@@ -131,11 +131,8 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
     if not any(landed.values()):
         yield dg.Output(None, output_name=table.name)
     else:
-        if machines is not None and not landing.zone.machine_lists():
-            raise dg.Failure(
-                "no machine list has landed, so no row can be told from one of an unknown machine: "
-                "put machines.csv (machineID, model, age) into landing/machines"
-            )
+        if machines is not None:
+            _check_machines(lake, landing, [day for day, rows in landed.items() if rows])
         spark = lake.spark.spark_session
         known = None if machines is None else machines.select(DATE, "machine_id")
         rows = sort_landed_rows(look.scan(spark, start, end), table, known, partitions=write_partitions(start, end))
@@ -163,6 +160,22 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
         description="; ".join(str(file.refusal) for file in look.refused) or None,
         metadata={"refused_files": len(look.refused)},
     )
+
+
+def _check_machines(lake: Lake, landing: Landing, days: list[dt.date]) -> None:
+    """Without the fleet of a day every row of it would be one of an unknown machine, and the day emptied."""
+    lists = landing.zone.machine_lists()
+    if not lists:
+        raise dg.Failure(
+            "no machine list has landed, so no row can be told from one of an unknown machine: "
+            "put machines.csv (machineID, model, age) into landing/machines"
+        )
+    known = lake.rows_by_day(MACHINES, min(days), max(days) + dt.timedelta(days=1))
+    if missing := [str(day) for day in days if day >= min(lists) and not known[day]]:
+        raise dg.Failure(
+            f"raw/machines has no rows for {', '.join(missing[:10])}{' ...' if len(missing) > 10 else ''}, so every row would "
+            "be one of an unknown machine: materialize raw/machines for these days first, or together with this"
+        )
 
 
 def _counts(fate: Mapping[tuple[dt.date, str], int]) -> dict[str, int]:

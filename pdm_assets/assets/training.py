@@ -155,14 +155,14 @@ def _train(
             model_type=kind,
             data_versions=versions,
             code_version=f"{installed_version('pdm-assets')}/{CODE_VERSION}",
-            version=f"{kind}-{day}-{context.run_id[:8]}",
+            version=f"{kind}-{day}-{context.run.run_id[:8]}",
         )
     except TrainingError as error:
         return str(error)
-    store.save(trained, context.run_id)
+    store.save(trained, context.run.run_id)
     card = trained.card
     verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
-    store.decide(card.version, verdict, day, f"gate, run {context.run_id}")
+    store.decide(card.version, verdict, day, f"gate, run {context.run.run_id}")
     context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
     rows, events = card.metrics["test"][POOLED], card.events[POOLED]
     shown = {

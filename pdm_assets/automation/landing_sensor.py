@@ -67,7 +67,7 @@ def landing_sensor(
     )
     found = next_request(marks, store.load(cursor.get("seen")), LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
-        return dg.SkipReason("nothing new has landed")
+        return dg.SensorResult(skip_reason="nothing new has landed", cursor=_cursor(cursor.get("seen")))
     request, seen = found
     return dg.SensorResult(
         run_requests=[_run_request(request, _can_score(request.last, min(marks, default=request.first), model_store))],

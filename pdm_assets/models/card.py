@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pdm_assets.models.calibration import Platt
+from pdm_assets.models.drift import Reference
 from pdm_assets.models.evaluation import Capacity, EventReport
 from pdm_assets.models.metrics import Metrics
 from pdm_assets.models.rules import Healthy
@@ -51,6 +52,8 @@ class ModelCard:
         capacity: what a crew of limited visits would have had of the probabilities in the test window.
         healthy: usual values of the channels in the training window.
         usual: usual values (medians) of the numeric features that it reads, in the training window.
+        references: how the numeric features were distributed in the training window, and each component's probability (under
+            its name) in the test window.
         importances: share of each feature, by learnt component.
         data_versions: Delta version of each table that was read.
         code_version: version of the code.
@@ -76,6 +79,7 @@ class ModelCard:
     capacity: Capacity
     healthy: Mapping[str, Healthy]
     usual: Mapping[str, float]
+    references: Mapping[str, Reference]
     importances: Mapping[str, Mapping[str, float]]
     data_versions: Mapping[str, int]
     code_version: str

@@ -131,7 +131,7 @@ def report(
             calendar_days={c: calendar[c][0] for c in components},
             calendar_cost=by_calendar,
             saving=1 - model.cost / cheapest if cheapest else None,
-            alarmed_machines_per_day=_machine_days(outcomes[components[0]].observations, any_alert) / ((end - start) / DAY),
+            alarmed_machines_per_day=machine_days(outcomes[components[0]].observations, any_alert) / ((end - start) / DAY),
             recall_by_lead=_recall_by_lead([(outcomes[c].observations, alerts[c], history[c]) for c in components]),
             leads_hours=tuple(np.sort(together.lead_hours).tolist()),
         )
@@ -158,7 +158,7 @@ def contender(
     return Contender(
         name,
         judged,
-        _machine_days(observations, np.any(list(alerts.values()), axis=0)) / ((end - start) / DAY),
+        machine_days(observations, np.any(list(alerts.values()), axis=0)) / ((end - start) / DAY),
         {c: calibration_error(outcome.probability, outcome.fails) for c, outcome in outcomes.items()},
     )
 
@@ -211,13 +211,14 @@ def _calendar(judged: Judged, history: History, start: int, end: int, rules: Rul
     return by_the_calendar(judged, ages_at(failures.where(due), history.closings), costs)
 
 
-def _machine_days(observations: Moments, chosen: Bools) -> int:
+def machine_days(observations: Moments, chosen: Bools) -> int:
+    """On how many days of how many machines one of the chosen observations was made."""
     pairs = np.column_stack([observations.machine[chosen], observations.at[chosen] // DAY])
     return len(np.unique(pairs, axis=0))
 
 
 def _recall_by_lead(parts: Sequence[tuple[Moments, Bools, History]]) -> dict[str, float | None]:
-    ahead = np.concatenate([_hours_ahead(observations, history.failures) for observations, _, history in parts])
+    ahead = np.concatenate([hours_ahead(observations, history.failures) for observations, _, history in parts])
     alerts = np.concatenate([is_alert for _, is_alert, _ in parts])
     found: dict[str, float | None] = {}
     for low, high in LEAD_BANDS_HOURS:
@@ -226,7 +227,7 @@ def _recall_by_lead(parts: Sequence[tuple[Moments, Bools, History]]) -> dict[str
     return found
 
 
-def _hours_ahead(observations: Moments, failures: Moments) -> Floats:
+def hours_ahead(observations: Moments, failures: Moments) -> Floats:
     """Hours from each observation to the next failure of its machine, infinite where none is known."""
     hours = np.full(len(observations.at), np.inf)
     order = np.lexsort((failures.at, failures.machine))

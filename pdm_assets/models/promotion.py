@@ -12,7 +12,8 @@ from pdm_assets.models.events import Costs, Judged, cost_by_machine, pool
 from pdm_assets.models.metrics import Floats
 
 CONFIDENCE = 0.9
-SURELY = 0.99  # a month of 100 machines says little: one in ten first models would be refused by chance at 0.9
+MARGIN = 0.1  # of its cost, by which a rule must be cheaper than a first model: a few visits more are no reason for no scores
+LEAST_FAILURES = 10  # in the test window: with fewer, a rule that never alerts looks cheapest
 WORST_RECALL_LOSS = 0.03
 WORST_CALIBRATION_ERROR = 0.05
 ALARM_LOAD = (0.5, 2.0)  # of the incumbent's
@@ -59,7 +60,7 @@ def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[C
     Against an incumbent: cheaper with 90 % confidence (machines drawn in pairs) and no dearer than the best rule, no event
     recall of a component down by more than 0.03, an alarm load between half and twice the incumbent's. A first model, without
     which there would be no scores at all: it catches something, alerts on less than half of the fleet a day, and no rule is
-    cheaper with 99 % confidence. Either: calibration errors up to 0.05.
+    cheaper by a tenth with 90 % confidence, where ten failures or more can tell. Either: calibration errors up to 0.05.
     """
     conditions = [_calibrated(challenger), _against_rules(challenger, rules, costs, certainly=incumbent is None)]
     if incumbent is None:
@@ -69,8 +70,10 @@ def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[C
     return Verdict(all(condition.is_met for condition in conditions), tuple(conditions))
 
 
-def share_cheaper(one: Contender, other: Contender, costs: Costs, seed: int = 0) -> tuple[float, float, float]:
-    """Costs of both, and in which share of the resamples the one is cheaper.
+def share_cheaper(
+    one: Contender, other: Contender, costs: Costs, *, margin: float = 0.0, seed: int = 0
+) -> tuple[float, float, float]:
+    """Costs of both, and in which share of the resamples the one is cheaper, by more than a margin of the other's cost.
 
     Whole machines are drawn, the same for both: what the two have in common cancels out.
     """
@@ -78,7 +81,7 @@ def share_cheaper(one: Contender, other: Contender, costs: Costs, seed: int = 0)
     if not len(ours):
         return 0.0, 0.0, 0.0
     draws = np.random.default_rng(seed).multinomial(len(ours), np.full(len(ours), 1 / len(ours)), size=RESAMPLES)
-    differences: Floats = draws @ (theirs - ours)
+    differences: Floats = draws @ ((1 - margin) * theirs - ours)
     return float(ours.sum()), float(theirs.sum()), float(np.mean(differences > 0))
 
 
@@ -89,12 +92,21 @@ def _cheaper(challenger: Contender, incumbent: Contender, costs: Costs) -> Condi
 
 
 def _against_rules(challenger: Contender, rules: Sequence[Contender], costs: Costs, *, certainly: bool) -> Condition:
-    compared = [(rule, *share_cheaper(rule, challenger, costs)) for rule in rules]
+    margin = MARGIN if certainly else 0.0
+    compared = [(rule, *share_cheaper(rule, challenger, costs, margin=margin)) for rule in rules]
     best, cost, ours, share = min(compared, key=lambda entry: entry[1])
-    found = f"{ours:,.0f} against {cost:,.0f} of {best.name}, which is cheaper in {share:.0%}"
-    if certainly:
-        return Condition(f"no rule is cheaper in {SURELY:.0%} of the resamples", share < SURELY, found)
-    return Condition("no dearer than the best rule", ours <= cost, found)
+    found = f"{ours:,.0f} against {cost:,.0f} of {best.name}"
+    if not certainly:
+        return Condition("no dearer than the best rule", ours <= cost, found)
+    found += f", which is cheaper by {MARGIN:.0%} in {share:.0%}"
+    failures = int(pool(list(challenger.judged.values())).failures.sum())
+    if failures < LEAST_FAILURES:
+        found = f"{failures} failures in the test window are too few to tell; {found}"
+    return Condition(
+        f"no rule is cheaper by {MARGIN:.0%} in {CONFIDENCE:.0%} of the resamples",
+        share < CONFIDENCE or failures < LEAST_FAILURES,
+        found,
+    )
 
 
 def _calibrated(challenger: Contender) -> Condition:

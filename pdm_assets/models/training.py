@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pdm_assets.models import metrics
 from pdm_assets.models.calibration import Platt, cheapest_threshold, fair_threshold, fit_platt
 from pdm_assets.models.card import ModelCard, WindowCounts
+from pdm_assets.models.drift import reference_of
 from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, report
 from pdm_assets.models.events import Costs, Moments, Rules
 from pdm_assets.models.pipeline import MODEL_TYPES, NULLABLE_FEATURES, Parameters, fit_pipeline, importances
@@ -19,6 +20,7 @@ from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviati
 from pdm_assets.models.scoring import score_of
 from pdm_assets.models.table import (
     LABELS,
+    WEIGHT,
     any_failure,
     is_in,
     label_of,
@@ -145,8 +147,12 @@ def train(
     costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
     history = _history(failures, maintenance, cutoff)
     thresholds, notes = _thresholds(outcomes["calibration"], constants, history, windows.calibration, rules, costs)
-    usual = _usual(rows)
+    learnt_from = _learnt_from(rows)
+    # medians, for failing machines are few
+    usual = {name: float(np.nanmedian(values)) for name, (values, _) in learnt_from.items() if not np.isnan(values).all()}
     healthy = _healthy(usual)
+    references = {name: reference_of(values, weights) for name, (values, weights) in learnt_from.items()}
+    references |= {c: reference_of(outcome.probability) for c, outcome in outcomes["test"].items()}
     unknown = sorted(set((*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)) - set(features))
     if unknown:
         notes.append(f"not used, for no row of the training window has a value: {', '.join(unknown)}")
@@ -172,6 +178,7 @@ def train(
         capacity=at_capacity(outcomes["test"], history, settings.crew_visits_a_day, window=windows.test, rules=rules),
         healthy=healthy,
         usual=usual,
+        references=references,
         importances=importances(pipeline, learnt, features),
         data_versions=dict(data_versions),
         code_version=code_version,
@@ -307,11 +314,11 @@ def _moments(rows: "pa.Table", instant: str) -> Moments:
     return Moments(rows["machine_id"].to_numpy(), rows[instant].cast("int64").to_numpy() // 1_000_000)
 
 
-def _usual(rows: DataFrame) -> dict[str, float]:
-    """The usual value of each numeric feature that has any: its median, for failing machines are few."""
-    medians = rows.agg(*(F.median(F.col(name).cast("double")).alias(name) for name in NUMERIC_FEATURES)).first()
-    assert medians is not None  # an aggregate without groups always has one row
-    return {name: medians[name] for name in NUMERIC_FEATURES if medians[name] is not None}
+def _learnt_from(rows: DataFrame) -> dict[str, tuple[metrics.Floats, metrics.Floats]]:
+    """Values and weights of each numeric feature in the fitted rows, NaN where it is not known."""
+    found = rows.select(WEIGHT, *(F.col(name).cast("double").alias(name) for name in NUMERIC_FEATURES)).toArrow()
+    weights = found[WEIGHT].to_numpy()
+    return {name: (found[name].to_numpy().astype(float), weights) for name in NUMERIC_FEATURES}
 
 
 def _healthy(usual: Mapping[str, float]) -> dict[str, Healthy]:

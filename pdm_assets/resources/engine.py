@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -169,11 +170,27 @@ class Engine:
         return info if alive else None
 
     def stop(self) -> bool:
-        """Stop the engine, in use or not. False if none was running."""
+        """Stop the engine, in use or not, or still starting. False if none was running."""
         info = self.info()
-        leftover = self._recorded()
-        self._clear(leftover)
-        return info is not None
+        was_starting = info is None and self._end_start()
+        self._clear(self._recorded())
+        return info is not None or was_starting
+
+    def _end_start(self) -> bool:
+        """End a supervisor that has not yet written down its engine; it ends its JVM."""
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess), (self.folder / "writer.lock").open() as lock:
+            if _is_free(lock):
+                return False
+            holder = re.search(r"the Spark engine \(pid (\d+)\)", lock.read())
+            if holder is None:
+                return False
+            supervisor = psutil.Process(int(holder[1]))
+            if str(self.folder) in supervisor.cmdline():
+                supervisor.terminate()
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    supervisor.wait(15)
+                return True
+        return False
 
     def _recorded(self) -> EngineInfo | None:
         try:
@@ -342,6 +359,16 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
             except subprocess.TimeoutExpired:
                 jvm.kill()
                 jvm.wait()
+
+
+def _is_free(file: IO[Any]) -> bool:
+    """Whether nobody holds a lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
 
 
 def _try_lock(file: IO[Any]) -> bool:

@@ -38,7 +38,7 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         return cls(inst_data=inst_data, **config_value)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store all events or none."""
+        """Store the events, of each of the two databases all or none."""
         with self._db_lock, ExitStack() as transactions:
             self._batch.open = {}
             self._batch.begin = lambda shard: transactions.enter_context(self._begin(shard))
@@ -70,6 +70,8 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         if shard not in self._initialized_dbs:
             self._initdb(engine)
             self._initialized_dbs.add(shard)
-        with engine.begin() as connection:
-            yield connection
-        engine.dispose()
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()

@@ -80,6 +80,7 @@ def columns_of(path: Path, table: Table) -> tuple[str, ...]:
 
     Raises:
         LandingError: if its columns are not the table's, or its beginning can't be read.
+        OSError: if the disk, not the file, is in trouble.
     """
     try:
         if format_of(path.name) == ".parquet":
@@ -90,5 +91,7 @@ def columns_of(path: Path, table: Table) -> tuple[str, ...]:
             return match_columns(path, read_header(stream), table)
     except LandingError:
         raise
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise LandingError(f"{path.name}: can't be read: {error}. Land a whole file in its place") from error

@@ -38,9 +38,9 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     """Copy the files of a folder that have a usual name to `landing_root/<table>/`; the new files there.
 
     All are looked at first, and none is taken if one is refused. Each appears under its final name at once,
-    with the present time: of two files that disagree the one landed last wins. A file that is already there
-    with the same bytes is left as it is; beside one of other bytes the new file gets a numbered name. Files
-    with other names are none of ours.
+    with the present time: of two files that disagree the one landed last wins. A file whose bytes are those of
+    the latest of its name there is left as it is; beside one of other bytes the new file gets a numbered name.
+    Files with other names are none of ours.
 
     Raises:
         LandingError: if there is no file to take, or one has the wrong columns, can't be read, or is a link
@@ -55,7 +55,10 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     for path, table in tables.items():
         if path.is_symlink() or not path.is_file():
             raise LandingError(f"{path}: a link or folder, not a file. Put the file itself there")
-        columns_of(path, table)
+        try:
+            columns_of(path, table)
+        except OSError as error:
+            raise LandingError(f"{path}: can't be opened: {error.strerror}") from error
     landed = []
     with locked(landing_root), contextlib.ExitStack() as leftovers:
         copies = []
@@ -75,15 +78,14 @@ def land(source: Path, landing_root: Path) -> list[Path]:
 
 
 def _free_name(copy: Path, name: str) -> Path | None:
-    """Where a copy can go without replacing another file; None if the same bytes are there already."""
+    """Where a copy can go without replacing another file; None if the latest of its name has the same bytes."""
     suffix = name[-len(format_of(name) or "") :]
-    number, final = 1, copy.with_name(name)
+    number, latest, final = 1, None, copy.with_name(name)
     while final.exists():
-        if final.is_file() and filecmp.cmp(copy, final, shallow=False):
-            return None
         number += 1
-        final = copy.with_name(f"{name.removesuffix(suffix)}-{number}{suffix}")
-    return final
+        latest, final = final, copy.with_name(f"{name.removesuffix(suffix)}-{number}{suffix}")
+    is_there = latest is not None and latest.is_file() and filecmp.cmp(copy, latest, shallow=False)
+    return None if is_there else final
 
 
 class LandingZone:

@@ -1,7 +1,9 @@
 """The landing zone as a Dagster resource, with what the sensor needs: a look that never takes long."""
 
+import contextlib
 import datetime as dt
 import functools
+import math
 import os
 import threading
 import time
@@ -47,14 +49,16 @@ class Landing(dg.ConfigurableResource):
 
     def seconds_since_last_change(self) -> float:
         """Age of the newest file or folder change below landing/, unfinished files included."""
-        newest = 0.0
+        now, youngest = time.time(), math.inf
         for table in RAW_TABLES:
             folder = Path(self.root) / table.name
             if folder.is_dir():
-                newest = max(newest, folder.stat().st_mtime)
+                youngest = min(youngest, abs(now - folder.stat().st_mtime))
                 with os.scandir(folder) as entries:
-                    newest = max([newest, *(entry.stat(follow_symlinks=False).st_mtime for entry in entries)])
-        return abs(time.time() - newest)
+                    for entry in entries:
+                        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                            youngest = min(youngest, abs(now - entry.stat(follow_symlinks=False).st_mtime))
+        return youngest
 
 
 @functools.lru_cache(maxsize=4)

@@ -52,14 +52,14 @@ class OpenAlarms:
             found = {
                 day: open_episodes(
                     alerts,
-                    {c: past.where(past.at < _seconds(day + dt.timedelta(days=1))) for c, past in closings.items()},
+                    {c: past.where(past.at < seconds(day + dt.timedelta(days=1))) for c, past in closings.items()},
                     at=at,
                     horizon_hours=SETTINGS.horizon_hours,
                 )
                 for day, at in sorted(latest.items())
                 if day >= self.start
             }
-            reaches_back = any(episode.may_begin_before(_seconds(first)) for its in found.values() for episode in its)
+            reaches_back = any(episode.may_begin_before(seconds(first)) for its in found.values() for episode in its)
             if not reaches_back or first == SETTINGS.first_day:
                 return found
             lookback *= 2
@@ -70,7 +70,7 @@ class OpenAlarms:
         times = scores.to_table(columns=[DATE, "observed_at"]).group_by(DATE).aggregate([("observed_at", "max")])
         latest = {row[DATE]: int(row["observed_at_max"].timestamp()) for row in times.to_pylist()}
         alerts = scores.to_table(columns=["machine_id", "observed_at", "component"], filter=pc.field("is_alert"))
-        return latest, _by_component(alerts, "observed_at")
+        return latest, moments_by_component(alerts, "observed_at")
 
     def latest(self, episode: Episode, day: dt.date) -> dict[str, Any]:
         """The newest score of an episode's machine and component as of the end of a day."""
@@ -147,10 +147,11 @@ def _moments(lake: Lake, *tables: tuple[Table, str], start: dt.date, end: dt.dat
     for its, instant in tables:
         rows = lake.arrow(its, start, end).to_table(columns=["machine_id", instant, "component"])
         parts.append(rows.rename_columns(["machine_id", "observed_at", "component"]))
-    return _by_component(pa.concat_tables(parts), "observed_at")
+    return moments_by_component(pa.concat_tables(parts), "observed_at")
 
 
-def _by_component(rows: pa.Table, instant: str) -> dict[str, Moments]:
+def moments_by_component(rows: pa.Table, instant: str) -> dict[str, Moments]:
+    """Machine and time of rows, by component."""
     machines = rows["machine_id"].to_numpy()
     seconds = rows[instant].cast(pa.timestamp("us", "UTC")).cast("int64").to_numpy() // 1_000_000
     component = rows["component"].to_numpy(zero_copy_only=False)
@@ -173,5 +174,6 @@ def _last_reports(reports: Sequence[tuple[dt.datetime, str]], observed_at: dt.da
     return {code: at for at, code in reports if since < at <= observed_at}
 
 
-def _seconds(day: dt.date) -> int:
+def seconds(day: dt.date) -> int:
+    """The start of a day, UTC, in seconds since 1970."""
     return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp())

@@ -18,27 +18,29 @@ class SparkEngine(PySparkResource):
     """A Spark session on first use, released when the run ends.
 
     Modes: `engine` attaches to the warm local Spark Connect engine of the data root (starting it if need be), `classic` makes
-    a session in this process and holds the lake while it lives, `remote` connects to `remote` (a Spark cluster, Databricks).
+    a session in this process and holds the lake while it lives, `remote` connects to PDM_SPARK_REMOTE (a Spark cluster,
+    Databricks).
     """
 
     spark_config: dict[str, Any] = {}  # noqa: RUF012 - a pydantic default is copied
     mode: str = "engine"
     data: str = "data"
-    remote: str | None = None
     cores: int = 1
     memory_mb: int = 1024
     idle_minutes: float = 20
 
+    # No field: the UI shows fields, and an address may hold a token.
+    _address: ClassVar[str | None] = None
     _shared: "_Shared | None" = PrivateAttr(default=None)
 
     @classmethod
     def of(cls, settings: Settings) -> "SparkEngine":
         """The resource that the settings describe."""
         sizing = Sizing.of(settings)
+        cls._address = settings.spark_remote
         return cls(
             mode=settings.spark_mode,
             data=str(settings.data.absolute()),
-            remote=settings.spark_remote,
             cores=sizing.cores,
             memory_mb=sizing.memory_mb,
             idle_minutes=settings.spark_idle_minutes,
@@ -89,8 +91,8 @@ class SparkEngine(PySparkResource):
             jars_are_fetched()
             return session
         if self.mode == "remote":
-            assert self.remote is not None  # settings refuse the mode without it
-            address = self.remote
+            assert self._address is not None  # settings refuse the mode without it
+            address = self._address
         else:
             address = held.enter_context(self.engine.lease()).address
         builder = builder.remote(address)

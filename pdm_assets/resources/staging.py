@@ -167,6 +167,9 @@ class Staging:
         changed_on = dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
         fallback_day = date_in_name(name) or changed_on
         time_column = next((f.name for f in self.table.columns if f.dataType.typeName() == "timestamp"), None)
+        if (trouble := _trouble(landed.path)) is not None:
+            # not kept: permissions and disks are mended without a change of the file
+            return StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=f"{name}: {trouble}")
         folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
             try:
@@ -182,10 +185,14 @@ class Staging:
                     rows.rows_by_day,
                     tuple(StagedPart(final / part, first, last) for part, first, last in rows.parts),
                 )
-            except LandingError as refusal:
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the disk's trouble, not the file's
+                # Whatever else a file makes a reader raise: one file must not keep the others from being taken.
+                refusal = str(error) if isinstance(error, LandingError) else f"{name}: can't be read: {error!r}"
                 for part in folder.iterdir():
                     part.unlink()
-                staged = StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=str(refusal))
+                staged = StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=refusal)
             if LandedFile.at(landed.path) != landed:
                 return None
             staged.write(folder)
@@ -201,7 +208,8 @@ class Staging:
     def _unwanted(self, wanted: list[str]) -> list[Path]:
         if not self.root.exists():
             return []
-        return [path for path in self.root.iterdir() if path.is_dir() and path.name not in set(wanted)]
+        names = set(wanted)
+        return [path for path in self.root.iterdir() if path.name not in names and path.is_dir()]
 
     def _withdraw(self, wanted: list[str]) -> None:
         """Mark folders whose file is gone and remove those marked long ago; to be called under the lock."""
@@ -215,3 +223,15 @@ class Staging:
                 shutil.rmtree(folder)
         for fingerprint in wanted:
             (self.root / fingerprint / WITHDRAWN).unlink(missing_ok=True)
+
+
+def _trouble(path: Path) -> str | None:
+    """Why a file can't be opened at present, if it can't."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return None  # the caller sees that it is gone
+    except OSError as error:
+        return f"can't be opened: {error.strerror}. It is tried again until it can, or is gone"
+    return None

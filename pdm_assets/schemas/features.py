@@ -178,3 +178,52 @@ WORKLIST = Table(
     counted=("is_within_capacity",),
     constraints={"component_is_known": one_of("component", COMPONENTS)},
 )
+REALISED_PERFORMANCE = Table(
+    key="monitoring/realised_performance",
+    columns=(
+        column("component", T.StringType(), "component, or pooled"),
+        column(
+            "window_days", T.IntegerType(), "1 or 30: so many days of failures up to this one, of alarms up to a horizon before"
+        ),
+        column("observations", T.LongType(), "scored observations of the window whose outcome is known"),
+        column("failures", T.LongType(), "failures of the window"),
+        column("caught", T.LongType(), "of these, warned of in time"),
+        column("event_recall", T.DoubleType(), "caught / failures", nullable=True),
+        column("lead_median_hours", T.DoubleType(), "from first alert to failure, of those caught", nullable=True),
+        column("true_episodes", T.LongType(), "alarm episodes that a failure followed"),
+        column("false_episodes", T.LongType(), "alarm episodes that none followed"),
+        column("alarm_precision", T.DoubleType(), "true / all episodes", nullable=True),
+        column("false_alarms_per_machine_month", T.DoubleType(), "false episodes by 30.44 machine-days", nullable=True),
+        column("alarmed_machines_per_day", T.DoubleType(), "machines with an alert, mean of the days"),
+        column("cost", T.DoubleType(), "of missed failures, false visits and planned repairs, by the PDM_COST settings"),
+        column("never_cost", T.DoubleType(), "of waiting for each failure"),
+        column("average_precision", T.DoubleType(), "area under the precision-recall curve of observations", nullable=True),
+        column("brier", T.DoubleType(), "mean (p - y)^2", nullable=True),
+        column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
+        column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+        column("worse", T.StringType(), "what fell short of the model's test window; null if nothing did", nullable=True),
+        column("is_worse", T.BooleanType(), "whether anything did"),
+        column("model_version", T.StringType(), "version in force for the day, which the window is compared with"),
+    ),
+    unique=("component", "window_days"),
+    counted=("is_worse",),
+)
+FEATURE_DRIFT = Table(
+    key="monitoring/feature_drift",
+    columns=(
+        column("feature", T.StringType(), "a feature, or a component: then its probability"),
+        column("observations", T.LongType(), "observations of the last 7 days"),
+        column(
+            "psi", T.DoubleType(), "population stability index against the training window (a probability: test)", nullable=True
+        ),
+        column(
+            "psi_limit", T.DoubleType(), "above it the feature has moved: 0.25 and twice what chance gives a fleet of this size"
+        ),
+        column("missing", T.DoubleType(), "share of observations without a value"),
+        column("usually_missing", T.DoubleType(), "the same in the training window"),
+        column("is_drifted", T.BooleanType(), "psi above its limit, or a tenth more missing than usual"),
+        column("model_version", T.StringType(), "version in force for the day, which is compared with"),
+    ),
+    unique=("feature",),
+    counted=("is_drifted",),
+)

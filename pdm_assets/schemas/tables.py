@@ -5,7 +5,9 @@ from pdm_assets.schemas.features import (
     COMPONENT_RISK,
     DECISIONS,
     FAILURE_MODEL,
+    FEATURE_DRIFT,
     OBSERVATIONS,
+    REALISED_PERFORMANCE,
     REGISTRY,
     WORKLIST,
 )
@@ -24,5 +26,7 @@ TABLES: dict[str, Table] = {
         DECISIONS,
         COMPONENT_RISK,
         WORKLIST,
+        REALISED_PERFORMANCE,
+        FEATURE_DRIFT,
     )
 }

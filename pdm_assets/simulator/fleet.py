@@ -56,6 +56,9 @@ COMPONENTS = (
 )
 LEVELS = np.array([170.0, 450.4, 99.9, 40.0])
 SPREADS = np.array([15.0, 50.1, 9.9, 5.0])
+# What a shift changes: a channel's healthy level, as if its gauge had been exchanged, and how one component fails
+SHIFTED_CHANNEL, SHIFTED_BY = 2, 9.9  # pressure, by one spread of its readings
+NEW_WAY = 0  # comp1: its channel falls where it rose before, and no error tells of it
 BACKGROUND_ERRORS_A_YEAR = np.array([8.24, 7.29, 5.82, 6.05, 1.77])  # 2.3
 
 
@@ -67,6 +70,7 @@ class Drift:
     start: int
     hours: int
     is_ramp: bool = False
+    is_new_way: bool = False  # the other way than the component's step
 
 
 @dataclass
@@ -82,8 +86,10 @@ class Life:
     drifts: list[Drift] = field(default_factory=list)
 
 
-def live(machine_id: int, *, hours: int, seed: int, harder: bool = False) -> Life:
+def live(machine_id: int, *, hours: int, seed: int, harder: bool = False, shift_hour: int | None = None) -> Life:
     """The life of a machine over `hours` of telemetry: everything but the readings.
+
+    From `shift_hour` on comp1 fails in a new way; until then life is the same as without.
 
     `harder` takes the artefacts away: a failure comes at any hour, its drift is a ramp of random length, its error is missing
     in three cases of ten and comes at a random time before.
@@ -93,7 +99,8 @@ def live(machine_id: int, *, hours: int, seed: int, harder: bool = False) -> Lif
     phase = int(traits.integers(SERVICE_EVERY_DAYS))
     since = np.full(len(COMPONENTS), 2)  # visits since the last replacement
     before: dict[int, int] = {}  # the latest replacement of each component before telemetry: all that is on record of then
-    last_hour = hours + 2 * MAX_DRIFT_HOURS
+    # of the harder fleet: a failure is shifted by up to half of the grid, and its drift begins before it
+    last_hour = hours + SERVICE_EVERY_DAYS * HOURS_A_DAY // 2 + MAX_DRIFT_HOURS
     for slot in itertools.count(-BURN_IN_SLOTS):
         visit = (slot * SERVICE_EVERY_DAYS + phase) * HOURS_A_DAY + SERVICE_HOUR
         if visit >= last_hour:
@@ -106,7 +113,8 @@ def live(machine_id: int, *, hours: int, seed: int, harder: bool = False) -> Lif
             shift = int((chances[component, 1] - 0.5) * SERVICE_EVERY_DAYS * HOURS_A_DAY) if harder else 0
             hour = visit + shift if component in failing else visit
             if component in failing:
-                _fail(life, component, hour, signs.random(3), harder)
+                is_new_way = component == NEW_WAY and shift_hour is not None and hour >= shift_hour
+                _fail(life, component, hour, signs.random(3), harder, is_new_way)
             if hour < 0:
                 before[component] = hour
             elif hour < hours:
@@ -123,8 +131,11 @@ def live(machine_id: int, *, hours: int, seed: int, harder: bool = False) -> Lif
     return life
 
 
-def readings(life: Life, *, hours: int, seed: int) -> np.ndarray:
-    """Hourly readings, shape (hours, 4): volt, rotate, pressure, vibration. Gaussian noise around the level of the hour."""
+def readings(life: Life, *, hours: int, seed: int, shift_hour: int | None = None) -> np.ndarray:
+    """Hourly readings, shape (hours, 4): volt, rotate, pressure, vibration. Gaussian noise around the level of the hour.
+
+    From `shift_hour` on the healthy level of pressure is higher.
+    """
     noise = _stream(seed, life.machine_id, 4).standard_normal((hours, len(LEVELS)))
     shift = np.zeros_like(noise)
     for drift in life.drifts:
@@ -132,8 +143,12 @@ def readings(life: Life, *, hours: int, seed: int) -> np.ndarray:
         if start < end:
             share = (np.arange(start, end) - drift.start + 1) / drift.hours if drift.is_ramp else np.ones(end - start)
             column = shift[start:end, drift.channel]
-            np.maximum(column, share, out=column)  # two drifts at once are one
-    return LEVELS + noise * SPREADS + shift * np.array([component.step for component in COMPONENTS])
+            # two drifts at once are one
+            column[:] = np.where(share > np.abs(column), -share if drift.is_new_way else share, column)
+    found = LEVELS + noise * SPREADS + shift * np.array([component.step for component in COMPONENTS])
+    if shift_hour is not None:
+        found[max(0, shift_hour) :, SHIFTED_CHANNEL] += SHIFTED_BY
+    return found
 
 
 def _stream(seed: int, machine_id: int, purpose: int) -> np.random.Generator:
@@ -173,13 +188,13 @@ def _can_fail(life: Life, component: int) -> bool:
     return (component != 2 or life.model < 2) and (component != 3 or life.age >= OLD_AGE)
 
 
-def _fail(life: Life, component: int, hour: int, fate: np.ndarray, harder: bool) -> None:
+def _fail(life: Life, component: int, hour: int, fate: np.ndarray, harder: bool, is_new_way: bool) -> None:
     shown, length_share, lead_share = fate
     length = int(24 + (MAX_DRIFT_HOURS - 24) * length_share) if harder else DRIFT_HOURS
     lead = int(2 + 46 * lead_share) if harder else ERROR_LEAD_HOURS
     life.failures.append((hour, component))
-    life.drifts.append(Drift(component, hour - length, length, harder))
-    if shown < (HARDER_ERROR_SHOWN if harder else ERROR_SHOWN):
+    life.drifts.append(Drift(component, hour - length, length, harder, is_new_way))
+    if not is_new_way and shown < (HARDER_ERROR_SHOWN if harder else ERROR_SHOWN):
         life.errors += [(hour - lead, code) for code in COMPONENTS[component].errors]
 
 

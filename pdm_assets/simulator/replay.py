@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,20 @@ class Replayer:
     """
 
     def __init__(self, source: Path, landing_root: Path, first_day: dt.date = dt.date.min) -> None:
-        self.landing_root = landing_root
+        self.source, self.landing_root = source, landing_root
         self._tables = {name: _rows(source / name, first_day) for name in FOLDERS if name != "machines.csv"}
+
+    def land_machines(self) -> list[Path]:
+        """Land the list of the fleet, without which no row can be told from one of an unknown machine."""
+        folder = self.landing_root / FOLDERS["machines.csv"]
+        final = folder / "machines.csv"
+        if final.exists() and final.read_bytes() == (self.source / "machines.csv").read_bytes():
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / ".machines.csv.part"
+        shutil.copyfile(self.source / "machines.csv", partial)
+        os.replace(partial, final)
+        return [final]
 
     def land_day(self, day: dt.date) -> list[Path]:
         """Land the rows of a whole UTC day; the files that were written."""

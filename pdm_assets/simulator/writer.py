@@ -42,6 +42,7 @@ def simulate(
     seed: int,
     first_machine_id: int = 1,
     harder: bool = False,
+    shift: dt.date | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write telemetry.csv, errors.csv, maint.csv, failures.csv and machines.csv, sorted by machine and time.
@@ -56,6 +57,7 @@ def simulate(
         seed: another seed, another fleet.
         first_machine_id: number of the first machine.
         harder: without the data set's artefacts, see `fleet.live`.
+        shift: the day from which on pressure has a higher level and comp1 fails in a new way.
         progress: called with the number of machines just written.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,8 @@ def simulate(
             for name, schema in FILES.items()
         }
         numbers = range(first_machine_id, first_machine_id + machines)
-        for chunk in _chunks(numbers, hours=days * HOURS_A_DAY, start=start, seed=seed, harder=harder):
+        shift_hour = None if shift is None else (shift - start.date()).days * HOURS_A_DAY
+        for chunk in _chunks(numbers, days * HOURS_A_DAY, start, seed, harder, shift_hour):
             for name, table in chunk.items():
                 writers[name].write_table(table)
             if progress:
@@ -77,12 +80,12 @@ def simulate(
         path.replace(out / name)
 
 
-def _chunks(numbers: range, *, hours: int, start: dt.datetime, seed: int, harder: bool) -> Iterator[Chunk]:
+def _chunks(numbers: range, hours: int, start: dt.datetime, seed: int, harder: bool, shift_hour: int | None) -> Iterator[Chunk]:
     """The fleet in chunks of machines; one chunk is made while the one before is written."""
 
     def make(ids: list[int]) -> Chunk:
-        lives = [live(machine_id, hours=hours, seed=seed, harder=harder) for machine_id in ids]
-        return {"telemetry.csv": _telemetry(lives, hours, start, seed), **events(lives, start)}
+        lives = [live(machine_id, hours=hours, seed=seed, harder=harder, shift_hour=shift_hour) for machine_id in ids]
+        return {"telemetry.csv": _telemetry(lives, hours, start, seed, shift_hour), **events(lives, start)}
 
     with ThreadPoolExecutor(max_workers=1) as maker:
         rest = iter(numbers)
@@ -96,8 +99,9 @@ def _chunks(numbers: range, *, hours: int, start: dt.datetime, seed: int, harder
             yield pending.result()
 
 
-def _telemetry(lives: list[Life], hours: int, start: dt.datetime, seed: int) -> pa.Table:
-    values = np.round(np.concatenate([readings(life, hours=hours, seed=seed) for life in lives]), DECIMALS)
+def _telemetry(lives: list[Life], hours: int, start: dt.datetime, seed: int, shift_hour: int | None) -> pa.Table:
+    of_all = [readings(life, hours=hours, seed=seed, shift_hour=shift_hour) for life in lives]
+    values = np.round(np.concatenate(of_all), DECIMALS)
     times = np.datetime64(start, "s") + np.arange(hours) * np.timedelta64(3600, "s")
     columns = [
         pa.array(np.tile(times, len(lives))),

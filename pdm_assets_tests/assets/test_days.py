@@ -174,3 +174,13 @@ def test_rows_without_a_machine_list_stop_the_run_and_say_what_to_do(tmp_path, e
     plant = Plant(tmp_path, engine)
     plant.land_telemetry("2015-01-01")
     assert "put machines.csv" in failure(plant.run("2015-01-01", tables=TELEMETRY))
+
+
+def test_telemetry_without_the_fleet_of_its_days_is_refused_and_empties_nothing(tmp_path, engine):
+    plant = Plant(tmp_path, engine)
+    plant.land_fleet(1)
+    plant.land_telemetry("2015-01-01", "2015-01-02", machines=(1,))
+    assert plant.run("2015-01-01", tables="machines telemetry").success
+    text = failure(plant.run("2015-01-01", "2015-01-02", tables="telemetry"))
+    assert "raw/machines has no rows for 2015-01-02, so every row would be one of an unknown machine" in text
+    assert len(plant.rows("raw/telemetry", "2015-01-01", "2015-01-02", "machine_id")) == 24

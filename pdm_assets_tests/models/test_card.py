@@ -6,6 +6,7 @@ import numpy as np
 
 from pdm_assets.models.calibration import Platt
 from pdm_assets.models.card import ModelCard, WindowCounts
+from pdm_assets.models.drift import Reference
 from pdm_assets.models.evaluation import Capacity, EventReport, Outcomes
 from pdm_assets.models.events import EventMetrics, Moments
 from pdm_assets.models.metrics import Metrics
@@ -77,6 +78,7 @@ CARD = ModelCard(
     capacity=Capacity(10, 0.5, None),
     healthy={"volt": Healthy(170.0, 4.3)},
     usual={"volt_mean_24h": 170.0, "age_years": 10.0},
+    references={"volt_mean_24h": Reference((160.0, 180.0), (0.25, 0.5, 0.25), 0.1)},
     importances={
         "comp1": {"volt_mean_24h": 0.75, "age_years": 0.25, "machine_model=model1": 0.0},
         "comp2": {"volt_mean_24h": 0.0, "age_years": 0.75, "machine_model=model1": 0.25},

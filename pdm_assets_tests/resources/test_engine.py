@@ -109,3 +109,25 @@ def test_without_java_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(EngineError, match="openjdk-17-jre-headless"), Engine(tmp_path, SIZING).lease():
         pass
+
+
+def test_one_that_is_still_starting_is_stopped_too(tmp_path):
+    starting = Engine(tmp_path, SIZING)
+    failed = []
+
+    def come():
+        try:
+            with starting.lease():
+                pass
+        except EngineError as error:
+            failed.append(error)
+
+    coming = threading.Thread(target=come)
+    coming.start()
+    wait_until(lambda: (tmp_path / "engine" / "writer.lock").exists() and (tmp_path / "engine" / "writer.lock").read_text(), 20)
+    assert starting.info() is None
+    assert starting.stop()
+    coming.join(30)
+    assert failed
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not starting.stop()

@@ -2,11 +2,13 @@
 
 import datetime as dt
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from pdm_assets.resources.landing import LandingError, LandingZone, land
+from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.schemas.raw import MACHINES
 from pdm_assets_tests.builders import day, utc
 
@@ -330,3 +332,27 @@ def test_a_data_root_may_have_any_name(tmp_path, spark):
     zone = LandingZone(tmp_path / "landing", tmp_path / "a [b] {c} *d", FIRST_DAY)
     put(zone, "telemetry/ä, b.csv", telemetry("2015-01-01 06:00"))
     assert scanned(zone, spark, "raw/telemetry", "2015-01-01", "2015-01-02", "file") == [("ä, b.csv",)]
+
+
+def test_an_earlier_version_that_lands_again_is_the_latest(source, tmp_path):
+    root = tmp_path / "landing"
+    first = (source / "PdM_telemetry.csv").read_text()
+    land(source, root)
+    (source / "PdM_telemetry.csv").write_text(telemetry("2015-01-01 06:00", volt=2.0))
+    land(source, root)
+    (source / "PdM_telemetry.csv").write_text(first)
+    (again,) = land(source, root)
+    assert again.name == "PdM_telemetry-3.csv"
+    assert again.read_text() == first
+    assert land(source, root) == []
+
+
+def test_the_newest_change_is_found_though_a_file_is_dated_ahead(tmp_path):
+    landing = Landing(root=str(tmp_path / "landing"), staging=str(tmp_path / "staging"), first_day="2015-01-01")
+    assert landing.seconds_since_last_change() == float("inf")
+    folder = tmp_path / "landing" / "telemetry"
+    folder.mkdir(parents=True)
+    (folder / "now.csv.part").write_text("")
+    (folder / "ahead.csv").write_text("")
+    os.utime(folder / "ahead.csv", (time.time() + 3600,) * 2)
+    assert landing.seconds_since_last_change() < 10

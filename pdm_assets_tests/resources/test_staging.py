@@ -435,3 +435,60 @@ def test_the_staging_of_a_file_that_is_gone_is_withdrawn_but_kept_for_readers_a_
     os.utime(folder / WITHDRAWN, (long_ago, long_ago))
     staging.of([])
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda path: path.write_bytes((HEADER + ROW).replace("\n", "\r").encode()), id="bare carriage returns"),
+        pytest.param(lambda path: path.write_bytes((HEADER + ROW).encode("utf-16")), id="UTF-16"),
+        pytest.param(lambda path: path.write_bytes(os.urandom(5_000)), id="noise"),
+    ],
+)
+def test_a_file_that_is_no_csv_is_refused_and_not_raised(tmp_path, write):
+    write(tmp_path / "telemetry.csv")
+    (staged,) = Staging(tmp_path / "staging", TELEMETRY).of([LandedFile.at(tmp_path / "telemetry.csv")])
+    assert staged.refusal
+    assert "telemetry.csv" in staged.refusal
+
+
+def test_parquet_of_a_time_that_no_calendar_has_is_refused_with_its_name(tmp_path):
+    columns = {"datetime": pa.array([10**13], pa.timestamp("s")), "machineID": [1]}
+    readings = {name: [1.0] for name in ("volt", "rotate", "pressure", "vibration")}
+    path = parquet(tmp_path / "telemetry.parquet", **columns, **readings)
+    (staged,) = Staging(tmp_path / "staging", TELEMETRY).of([LandedFile.at(path)])
+    assert staged.refusal
+    assert "telemetry.parquet" in staged.refusal
+
+
+def test_a_file_that_can_not_be_opened_now_is_tried_again_without_a_change_of_it(tmp_path, monkeypatch):
+    (tmp_path / "telemetry.csv").write_text(HEADER + ROW)
+    landed, staging = [LandedFile.at(tmp_path / "telemetry.csv")], Staging(tmp_path / "staging", TELEMETRY)
+    opened = Path.open
+
+    def denied(path, *args, **kwargs):
+        if path.name == "telemetry.csv":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", denied)
+        (staged,) = staging.of(landed)
+    assert staged.refusal == "telemetry.csv: can't be opened: Permission denied. It is tried again until it can, or is gone"
+    (staged,) = staging.of(landed)
+    assert (staged.refusal, staged.rows) == (None, 1)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_file(tmp_path, monkeypatch):
+    (tmp_path / "telemetry.csv").write_text(HEADER + ROW)
+    landed, staging = [LandedFile.at(tmp_path / "telemetry.csv")], Staging(tmp_path / "staging", TELEMETRY)
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staged_buckets.pq, "write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            staging.of(landed)
+    (staged,) = staging.of(landed)
+    assert staged.rows == 1

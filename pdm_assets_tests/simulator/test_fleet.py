@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyarrow import csv
 
-from pdm_assets.simulator.fleet import COMPONENTS, LEVELS, SPREADS, live, readings
+from pdm_assets.simulator.fleet import COMPONENTS, LEVELS, SHIFTED_BY, SPREADS, live, readings
 from pdm_assets.simulator.replay import FOLDERS, Replayer
 from pdm_assets.simulator.writer import simulate
 
@@ -218,3 +218,42 @@ def test_days_and_hours_replayed_are_the_rows_of_the_source(tmp_path):
     assert len(list((tmp_path / "landing" / "telemetry").glob("*T*.csv"))) == 24
     assert not list((tmp_path / "landing").rglob(".*"))
     assert replayer.land_day(first) == []  # the same bytes again are no news
+
+
+def test_a_shift_changes_nothing_before_its_day_and_then_a_level_and_a_way_of_failing():
+    shift_hour, hours = 200 * 24, 400 * 24
+    told = []
+    for machine_id in range(1, 41):
+        usual = live(machine_id, hours=hours, seed=SEED)
+        shifted = live(machine_id, hours=hours, seed=SEED, shift_hour=shift_hour)
+        assert shifted.failures == usual.failures
+        assert shifted.replacements == usual.replacements
+        assert {e for e in shifted.errors if e[0] < shift_hour - 24} == {e for e in usual.errors if e[0] < shift_hour - 24}
+        before = readings(usual, hours=hours, seed=SEED)
+        after = readings(shifted, hours=hours, seed=SEED, shift_hour=shift_hour)
+        assert np.array_equal(before[: shift_hour - 48], after[: shift_hour - 48])
+        assert np.allclose(after[shift_hour:, 2] - before[shift_hour:, 2], SHIFTED_BY)
+        assert np.array_equal(before[:, [1, 3]], after[:, [1, 3]])
+        for hour, component in shifted.failures:
+            if component == 0 and hour >= shift_hour + 48:
+                moved = np.median(after[hour - 48 : hour, 0]) - LEVELS[0]
+                assert moved < -10
+                told.append((hour - 24, 0) in shifted.errors)
+    assert len(told) > 20
+    assert np.mean(told) < 0.05  # by a background error at that very hour only
+
+
+@pytest.mark.parametrize("machine_id", [96, 727, 5])  # the first two fail late and are shifted far
+def test_a_longer_life_of_the_harder_fleet_begins_like_a_shorter_one(machine_id):
+    short = live(machine_id, hours=HOURS, seed=SEED, harder=True)
+    long = live(machine_id, hours=HOURS + 60 * 24, seed=SEED, harder=True)
+    assert set(short.drifts) >= {drift for drift in long.drifts if drift.start < HOURS}
+    assert short.errors == [error for error in long.errors if error[0] < HOURS]
+
+
+def test_a_replay_lands_the_list_of_machines_once(tmp_path):
+    simulate(tmp_path / "fleet", machines=2, days=1, end=END, seed=SEED)
+    replayer = Replayer(tmp_path / "fleet", tmp_path / "landing")
+    (landed,) = replayer.land_machines()
+    assert landed.read_bytes() == (tmp_path / "fleet" / "machines.csv").read_bytes()
+    assert replayer.land_machines() == []

@@ -1,0 +1,45 @@
+"""Checks of monitoring: an alarm takes three of the last five days and the latest, so that one odd day raises none."""
+
+import dagster as dg
+
+from pdm_assets.models.drift import K, N
+from pdm_assets.resources.delta_io import span
+from pdm_assets.resources.lake import Lake
+from pdm_assets.schemas.features import FEATURE_DRIFT, REALISED_PERFORMANCE
+
+ADVICE = "Look at what changed in the plant; retraining_sensor trains a challenger, the gate decides"
+
+
+@dg.asset_check(asset=["monitoring", "feature_drift"])
+def no_lasting_drift(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
+    """No feature, and no component's probability, has moved away from the training window for days."""
+    from pdm_assets.resources.monitored import DAY, lasting_drift
+
+    last = span(context.partition_keys)[1] - DAY
+    found = lasting_drift(lake, last)
+    rows = {row["feature"]: row for row in lake.rows(FEATURE_DRIFT, last, last + DAY)} if found else {}
+    said = ", ".join(f"{name} (PSI {rows[name]['psi'] or 0:.2f}, {rows[name]['missing']:.0%} missing)" for name in found)
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"moved on {K} of the last {N} days: {said}. {ADVICE}" if found else None,
+        metadata={"day": last.isoformat(), "moved": ", ".join(found)},
+    )
+
+
+@dg.asset_check(asset=["monitoring", "realised_performance"])
+def performance_holds(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
+    """The scores of the last 30 days are as good as the model's test window promised; an error if they cost more than none."""
+    from pdm_assets.resources.monitored import DAY, lasting_decline
+
+    last = span(context.partition_keys)[1] - DAY
+    found = lasting_decline(lake, last)
+    rows = [row for row in lake.rows(REALISED_PERFORMANCE, last, last + DAY) if row["is_worse"] and row["component"] in found]
+    is_useless = any(row["component"] == "pooled" and row["cost"] >= row["never_cost"] > 0 for row in rows)
+    said = "; ".join(f"{row['component']}: {row['worse']}" for row in rows)
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR if is_useless else dg.AssetCheckSeverity.WARN,
+        description=f"on {K} of the last {N} days worse than in the test window: {said}. {ADVICE}" if found else None,
+        metadata={"day": last.isoformat(), "worse": ", ".join(found)},
+    )

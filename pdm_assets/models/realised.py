@@ -1,0 +1,143 @@
+"""What became of the scores that were given: the metrics of evaluation, on days whose outcomes have become known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+from pdm_assets.models.evaluation import POOLED, History, hours_ahead, machine_days
+from pdm_assets.models.events import DAY, HOUR, Costs, EventMetrics, Judged, Moments, Rules, judge, pool, summarize
+from pdm_assets.models.metrics import Bools, Floats, average_precision, brier, brier_skill, calibration_error
+from pdm_assets.models.promotion import WORST_CALIBRATION_ERROR
+
+ROLLING_DAYS = 30
+LESS_RECALL = 0.1  # than in the model's test window
+LESS_PRECISION = 0.15
+CHANCE = 0.05  # that so few would be caught or right, were the model still as good as allowed
+LEAST_OBSERVATIONS = 1_000  # with fewer the calibration error is mostly chance
+
+
+class Given(NamedTuple):
+    """Scores of one component as they were given, the earliest first."""
+
+    observations: Moments
+    probability: Floats
+    is_alert: Bools
+
+    def between(self, start: int, end: int) -> "Given":
+        """Those observed in [start, end), in seconds."""
+        first, last = np.searchsorted(self.observations.at, [start, end])
+        chosen = np.arange(first, last)
+        return Given(self.observations.where(chosen), self.probability[chosen], self.is_alert[chosen])
+
+
+@dataclass(frozen=True)
+class Realised:
+    """What a window's scores were worth; `worse` says what fell short of the model's test window, if anything did."""
+
+    component: str
+    window_days: int
+    observations: int
+    events: EventMetrics
+    never_cost: float
+    alarmed_machines_per_day: float
+    average_precision: float | None
+    brier: float | None
+    brier_skill: float | None
+    calibration_error: float | None
+    worse: str | None = None
+
+
+def realise(
+    given: Mapping[str, Given], history: Mapping[str, History], *, end: int, window_days: int, rules: Rules, costs: Costs
+) -> list[Realised]:
+    """Judge the scores of each component, and of all pooled, as of an instant.
+
+    Failures are those of the `window_days` before `end`: warnings of them reach a horizon further back. Alarms and
+    probabilities are of as many days, ending a horizon before `end`: of later ones the outcome is not known. A failure from
+    before there were scores a horizon earlier is nobody's miss.
+
+    Args:
+        given: by component, of the same observations; from window_days and a horizon before `end` on.
+        history: by component; what happened from `end` on is not looked at.
+        end: the instant, in seconds.
+        window_days: length of the window.
+        rules: what counts as a warning.
+        costs: of one event each.
+    """
+    horizon, length = rules.horizon_hours * HOUR, window_days * DAY
+    known = {
+        c: History(its.failures.where(its.failures.at < end), its.closings.where(its.closings.at < end))
+        for c, its in history.items()
+    }
+    judged, decided, parts = {}, {}, {}
+    for component, its in given.items():
+        past = known[component]
+        begin = max(end - length - horizon, int(its.observations.at.min(initial=end)))
+
+        def judging(start: int, until: int, its: Given = its, past: History = past) -> Judged:
+            part = its.between(start, until)
+            return judge(part.observations, part.is_alert, past.failures, past.closings, start=start, end=until, rules=rules)
+
+        judged[component] = judging(begin, end)
+        decided[component] = judging(begin, end - horizon)
+        part = its.between(end - length - horizon, end - horizon)
+        fails = hours_ahead(part.observations, past.failures) <= rules.horizon_hours
+        parts[component] = part, fails
+
+    def realised(name: str, components: list[str]) -> Realised:
+        failures, alarms = pool([judged[c] for c in components]), pool([decided[c] for c in components])
+        of_failures, of_alarms = summarize(failures, costs), summarize(alarms, costs)
+        missed = of_failures.failures - of_failures.caught
+        events = replace(
+            of_alarms,
+            **{
+                field: getattr(of_failures, field)
+                for field in ("failures", "caught", "event_recall", "lead_median_hours", "lead_p10_hours", "lead_24h_share")
+            },
+            cost=costs.false_visit * of_alarms.false_episodes
+            + costs.planned_repair * of_alarms.true_episodes
+            + costs.missed_failure * missed,
+        )
+        probability = np.concatenate([parts[c][0].probability for c in components])
+        fails = np.concatenate([parts[c][1] for c in components])
+        any_alert = np.any([parts[c][0].is_alert for c in components], axis=0)
+        first = parts[components[0]][0]
+        return Realised(
+            component=name,
+            window_days=window_days,
+            observations=len(first.probability),
+            events=events,
+            never_cost=float(costs.missed_failure * of_failures.failures),
+            alarmed_machines_per_day=machine_days(first.observations, any_alert) / window_days,
+            average_precision=average_precision(probability, fails),
+            brier=brier(probability, fails),
+            brier_skill=brier_skill(probability, fails),
+            calibration_error=calibration_error(probability, fails),
+        )
+
+    return [*(realised(c, [c]) for c in given), realised(POOLED, list(given))]
+
+
+def compared(found: Realised, expected: EventMetrics) -> Realised:
+    """With what is worse than in the test window of the model in force; a daily window is too short to tell."""
+    said: list[str | None] = []
+    if found.window_days == ROLLING_DAYS:
+        events, error = found.events, found.calibration_error
+        episodes = events.true_episodes + events.false_episodes
+        said.append(_fallen("event recall", events.caught, events.failures, expected.event_recall, LESS_RECALL))
+        said.append(_fallen("alarm precision", events.true_episodes, episodes, expected.alarm_precision, LESS_PRECISION))
+        if found.observations >= LEAST_OBSERVATIONS and error is not None and error > WORST_CALIBRATION_ERROR:
+            said.append(f"calibration error {error:.3f}")
+    return replace(found, worse="; ".join(text for text in said if text) or None)
+
+
+def _fallen(name: str, hits: int, of: int, before: float | None, allowed: float) -> str | None:
+    """What to say where so few hits are no chance: a binomial test against the test window's share less what is allowed."""
+    if not of or before is None:
+        return None
+    share = max(0.0, before - allowed)
+    by_chance = sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(hits + 1))
+    return f"{name} {hits} of {of}, {before:.2f} in the test window" if by_chance < CHANCE else None

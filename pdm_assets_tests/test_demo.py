@@ -1,0 +1,65 @@
+"""What `make demo` and `make dev` do before Dagster is up."""
+
+import socket
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from pdm_assets import demo
+
+HOLD = """
+import sys, pathlib
+from pdm_assets.demo import claim
+claim(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    return tmp_path
+
+
+def test_runs_that_died_with_the_dagster_before_are_ended_and_others_are_not(home):
+    statuses = {
+        dg.DagsterRunStatus.STARTED: dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.STARTING: dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.CANCELING: dg.DagsterRunStatus.CANCELED,
+        dg.DagsterRunStatus.NOT_STARTED: dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.SUCCESS: dg.DagsterRunStatus.SUCCESS,
+    }
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = {status: instance.add_run(dg.DagsterRun(job_name="a_job", status=status)) for status in statuses}
+        held = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert held.stdout
+        assert held.stdout.readline() == "held\n"
+        found = {status: instance.get_run_by_id(run.run_id).status for status, run in runs.items()}
+    assert found == statuses
+
+    with pytest.raises(SystemExit, match="Dagster is running on"):
+        demo.claim(home)
+    held.communicate("\n", timeout=30)
+
+
+def test_a_port_that_is_taken_is_said_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"port {port} is taken"):
+            demo._port_is_free(port)
+    demo._port_is_free(port)
+
+
+def test_a_demo_does_not_mix_with_a_plants_files(tmp_path):
+    folder = tmp_path / "landing" / "telemetry"
+    folder.mkdir(parents=True)
+    (folder / "telemetry.csv").write_text("")
+    with pytest.raises(SystemExit, match="holds files that are not of a demo"):
+        demo._Fleet.of(tmp_path, 100)
