@@ -73,6 +73,16 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        if min(self.cost_false_visit, self.cost_planned_repair) <= 0 or self.cost_missed_failure <= self.cost_planned_repair:
+            raise SettingError(
+                f"PDM_COST_MISSED_FAILURE={self.cost_missed_failure} must be more than PDM_COST_PLANNED_REPAIR="
+                f"{self.cost_planned_repair}, and that and PDM_COST_FALSE_VISIT={self.cost_false_visit} more than 0: "
+                "else no warning could ever save anything"
+            )
+        if not 0 <= self.least_lead_hours < self.horizon_hours:
+            raise SettingError(
+                f"PDM_LEAST_LEAD_HOURS={self.least_lead_hours}: take less than PDM_HORIZON_HOURS={self.horizon_hours}"
+            )
         if self.last_day is not None and self.last_day < self.first_day:
             raise SettingError(f"PDM_LAST_DAY={self.last_day} is before PDM_FIRST_DAY={self.first_day}")
         if self.spark_mode == "remote" and not self.spark_remote:

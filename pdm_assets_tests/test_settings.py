@@ -41,6 +41,12 @@ def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
         ({"PDM_MODEL_TYPE": "forest"}, "take one of random_forest"),
         ({"PDM_SPARK_MODE": "remote"}, "needs PDM_SPARK_REMOTE"),
         ({"PDM_CATALOG": "main"}, "go together"),
+        (
+            {"PDM_COST_MISSED_FAILURE": "1500"},
+            "PDM_COST_MISSED_FAILURE=1500.0 must be more than PDM_COST_PLANNED_REPAIR=2000.0",
+        ),
+        ({"PDM_COST_FALSE_VISIT": "0"}, "PDM_COST_FALSE_VISIT=0.0 more than 0"),
+        ({"PDM_LEAST_LEAD_HOURS": "48"}, "take less than PDM_HORIZON_HOURS=48"),
         ({"PDM_FIRST_DAY": "2015-02-01", "PDM_LAST_DAY": "2015-01-01"}, "is before"),
     ],
 )

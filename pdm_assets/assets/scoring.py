@@ -33,6 +33,7 @@ from pdm_assets.schemas.table import DATE
     pool="spark",
 )
 def component_risk(
+    context: dg.AssetExecutionContext,
     lake: Lake,
     model_store: dg.ResourceParam[ModelStore],
     observations: DataFrame,
@@ -43,8 +44,9 @@ def component_risk(
     An alert is a probability at or above the model's threshold. Observations with less than half of their 36 h of readings
     are not scored. No day is scored by a model that knew anything of it.
     """
-    without = sorted(day for day, model in failure_model.items() if model.version is None)
-    if len(without) == len(failure_model):
+    days = sorted(dt.date.fromisoformat(key) for key in context.partition_keys)
+    without = [day for day in days if day not in failure_model or failure_model[day].version is None]
+    if len(without) == len(days):
         raise dg.Failure(
             f"no model is in force for {_days(without)}: {_why_not(failure_model, without)}. Materialize models/failure_model "
             "for a day with enough history (its metadata names the first), then score again."
@@ -93,7 +95,8 @@ def risks(store: ModelStore, observations: DataFrame, versions: Mapping[dt.date,
 
 
 def _why_not(models: Mapping[dt.date, DayModel], without: list[dt.date]) -> str:
-    return models[without[-1]].detail if without else "models/failure_model has no such day"
+    known = models.get(without[-1])
+    return known.detail if known else "models/failure_model has no such day"
 
 
 def _days(days: list[dt.date]) -> str:

@@ -14,6 +14,7 @@ from pdm_assets.models.windows import first_possible_cutoff
 from pdm_assets.partitions import DAILY, LOOKBACK_DAYS, SETTINGS
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.schemas.raw import TELEMETRY
 
 CURSOR_VERSION = 1
 QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long,
@@ -56,22 +57,27 @@ def landing_sensor(
     if landing.seconds_since_last_change() < QUIET_S and now.timestamp() - waiting_since < PATIENCE_S:
         return dg.SensorResult(
             skip_reason="files are still landing",
-            cursor=_cursor(cursor.get("seen"), waiting_since=waiting_since),
+            cursor=_cursor(cursor.get("seen"), waiting_since, **_counted(cursor)),
         )
     store = SeenStore(Path(landing.staging) / "seen")
+    touched = {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES}
     marks = mark_days(
-        {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES},
+        touched,
         landing.zone.machine_lists(),
         now,
         lambda day: DAILY.has_partition_key(day.isoformat()),
     )
     found = next_request(marks, store.load(cursor.get("seen")), LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
-        return dg.SensorResult(skip_reason="nothing new has landed", cursor=_cursor(cursor.get("seen")))
+        return dg.SensorResult(skip_reason="nothing new has landed", cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
     request, seen = found
+    # Counted, for Dagster drops a run key that it knows: the same days may come to the same files once more. Without a readable
+    # cursor the count begins where no earlier one was.
+    number = _counted(cursor).get("requests", int(now.timestamp() * 1000)) + 1
+    can_score = _can_score(request.last, min(touched[TELEMETRY.key], default=request.first), model_store)
     return dg.SensorResult(
-        run_requests=[_run_request(request, _can_score(request.last, min(marks, default=request.first), model_store))],
-        cursor=_cursor(store.save(seen)),
+        run_requests=[_run_request(request, can_score, number)],
+        cursor=_cursor(store.save(seen), requests=number),
     )
 
 
@@ -82,10 +88,10 @@ def _can_score(last: dt.date, history_begins: dt.date, store: ModelStore) -> boo
     return store.in_force(last, store.registered(), store.decisions()) is not None
 
 
-def _run_request(request: Request, can_score: bool) -> dg.RunRequest:
+def _run_request(request: Request, can_score: bool, number: int) -> dg.RunRequest:
     first, last = request.first.isoformat(), request.last.isoformat()
     tags = {"landing/reason": request.reason, "landing/days": first if first == last else f"{first}..{last}"}
-    key = f"{first}..{last}:{request.fingerprint}"
+    key = f"{first}..{last}:{request.fingerprint}:{number}"
     selection = None if can_score else BEFORE_SCORES
     if first == last:
         return dg.RunRequest(run_key=key, partition_key=first, tags=tags, asset_selection=selection)
@@ -102,5 +108,9 @@ def _read_cursor(text: str | None) -> dict[str, Any]:
     return cursor if isinstance(cursor, dict) and cursor.get("version") == CURSOR_VERSION else {}
 
 
-def _cursor(seen: str | None, waiting_since: float | None = None) -> str:
-    return json.dumps({"version": CURSOR_VERSION, "seen": seen, "waiting_since": waiting_since})
+def _counted(cursor: dict[str, Any]) -> dict[str, int]:
+    return {"requests": cursor["requests"]} if isinstance(cursor.get("requests"), int) else {}
+
+
+def _cursor(seen: str | None, waiting_since: float | None = None, **requests: int) -> str:
+    return json.dumps({"version": CURSOR_VERSION, "seen": seen, "waiting_since": waiting_since, **requests})

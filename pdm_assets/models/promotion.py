@@ -58,7 +58,8 @@ def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[C
     """Weigh a challenger (field notes 1.4).
 
     Against an incumbent: cheaper with 90 % confidence (machines drawn in pairs) and no dearer than the best rule, no event
-    recall of a component down by more than 0.03, an alarm load between half and twice the incumbent's. A first model, without
+    recall of a component down by more than 0.03, an alarm load between half and twice the incumbent's, or
+    more by as much as it catches more. A first model, without
     which there would be no scores at all: it catches something, alerts on less than half of the fleet a day, and no rule is
     cheaper by a tenth with 90 % confidence, where ten failures or more can tell. Either: calibration errors up to 0.05.
     """
@@ -138,10 +139,13 @@ def _recalls(challenger: Contender, incumbent: Contender) -> list[Condition]:
 def _load(challenger: Contender, incumbent: Contender) -> Condition:
     low, high = ALARM_LOAD
     ours, theirs = challenger.alarmed_machines_per_day, incumbent.alarmed_machines_per_day
+    caught, before = (int(pool(list(c.judged.values())).caught.sum()) for c in (challenger, incumbent))
+    # Who catches more alerts more: else an incumbent that is all but silent could never be replaced.
+    most = high * theirs * max(1.0, caught / before) if before else _machines(challenger) * WORST_ALARMED_SHARE
     return Condition(
-        f"alarm load {low} to {high} times the incumbent's",
-        low * theirs <= ours <= high * theirs,
-        f"{ours:.1f} machines a day against {theirs:.1f}",
+        f"alarm load {low} to {high} times the incumbent's, and more where more is caught",
+        low * theirs <= ours <= most,
+        f"{ours:.1f} machines a day, {caught} failures caught, against {theirs:.1f} and {before}",
     )
 
 
@@ -152,8 +156,12 @@ def _catches(challenger: Contender) -> Condition:
 
 
 def _is_bearable(challenger: Contender) -> Condition:
-    machines = len(next(iter(challenger.judged.values())).machine)
+    machines = _machines(challenger)
     share = challenger.alarmed_machines_per_day / machines if machines else 0.0
     return Condition(
         f"alerts on less than {WORST_ALARMED_SHARE:.0%} of the fleet a day", share < WORST_ALARMED_SHARE, f"{share:.1%}"
     )
+
+
+def _machines(contender: Contender) -> int:
+    return len(next(iter(contender.judged.values())).machine)

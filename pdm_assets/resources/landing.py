@@ -145,7 +145,8 @@ class LandingZone:
         """For each day, a hash over the names, sizes and times of the table's files with rows on it."""
         days: dict[dt.date, set[str]] = defaultdict(set)
         for file in self.staged(table_key):
-            for day in file.rows_by_day or ():
+            # a refused file asks for a run too, whose check says what is wrong with it
+            for day in [file.home_day] if file.refusal else file.rows_by_day or ():
                 days[max(day, self.first_day)].add(_label(file))
         return _hashes(days)
 
@@ -159,7 +160,7 @@ class LandingZone:
 
 
 def _label(file: StagedFile) -> str:
-    return f"{file.name}:{file.size}:{file.mtime_ns}"
+    return f"{file.name}:{file.size}:{file.mtime_ns}{':refused' if file.refusal else ''}"
 
 
 def _hashes(labels: dict[dt.date, set[str]]) -> dict[dt.date, str]:

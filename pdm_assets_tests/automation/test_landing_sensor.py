@@ -1,5 +1,6 @@
 """Ticks of the landing sensor on real files, without Spark."""
 
+import datetime as dt
 import importlib
 import json
 import os
@@ -197,3 +198,44 @@ def test_without_a_model_or_history_for_one_the_run_ends_before_the_scores(plant
     wanted = {key.to_user_string() for key in request.asset_selection}
     assert "models/failure_model" in wanted
     assert "scores/component_risk" not in wanted
+
+
+def test_history_begins_with_telemetry_whatever_older_replacements_came_along(plant):
+    # with 2014-06-01 as its beginning, 2015-07-05 would be late enough for a first model
+    plant.land("maintenance", "maint.csv", "datetime,machineID,comp\n2014-06-01 06:00:00,1,comp1\n")
+    plant.telemetry([(dt.date(2015, 1, 1) + dt.timedelta(days=n)).isoformat() for n in range(186)])
+    (request,) = plant.evaluate().run_requests
+    assert request.tags["landing/days"].startswith("2014-06-01..")
+    assert "scores/component_risk" not in {key.to_user_string() for key in request.asset_selection}
+
+
+def test_a_file_that_is_taken_away_and_put_back_is_taken_each_time(plant):
+    plant.telemetry(["2015-01-01"])
+    plant.telemetry(["2015-01-05"])
+    assert len(plant.tick()) == 1
+    plant.tick()
+    path = plant.root / "landing" / "telemetry" / "telemetry-2015-01-05.csv"
+    aside = plant.root / "aside.csv"
+    for source, target in ((path, aside), (aside, path)) * 2:
+        source.rename(target)
+        os.utime(path.parent, (time.time() - 60,) * 2)  # no news by itself
+        assert "2015-01-05" in plant.tick()[0][0]
+    assert plant.tick() == NOTHING
+
+
+@pytest.mark.parametrize("cursor", ["{", json.dumps({"version": 1, "seen": None, "requests": "many"})])
+def test_a_cursor_that_is_damaged_later_means_doing_it_again_under_another_key(plant, cursor):
+    plant.telemetry(JANUARY)
+    plant.tick()
+    plant.cursor = cursor
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    assert plant.tick() == NOTHING
+
+
+def test_a_refused_file_that_lands_alone_asks_for_a_run_that_says_so(plant):
+    path = plant.land("telemetry", "telemetry-2015-01-03.csv", "datetime,machineID,voltage\n2015-01-03 00:00:00,1,100\n")
+    assert plant.tick()[0][0].startswith("2015-01-03")
+    assert plant.tick() == NOTHING
+    path.unlink()
+    plant.telemetry(["2015-01-03"], age=30)  # dates the folder back, too
+    assert plant.tick()[0][0].startswith("2015-01-03")

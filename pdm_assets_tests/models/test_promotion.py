@@ -53,7 +53,7 @@ def test_a_challenger_that_costs_less_on_the_same_machines_takes_charge():
         "no dearer than the best rule",
         "cheaper than the incumbent in 90% of the resamples",
         "comp1's event recall not down by more than 0.03",
-        "alarm load 0.5 to 2.0 times the incumbent's",
+        "alarm load 0.5 to 2.0 times the incumbent's, and more where more is caught",
     ]
 
 
@@ -86,8 +86,18 @@ def test_what_both_get_wrong_cancels_out():
     [
         (contender(comp1=GOOD.judged["comp1"], calibration_error=0.051), POOR, [RULE], "calibration errors up to 0.05"),
         (GOOD, POOR, [contender(comp1=judged(FAILURES[:-1], ALL[:-1]))], "no dearer than the best rule"),
-        (contender(comp1=GOOD.judged["comp1"], load=8.1), POOR, [RULE], "alarm load 0.5 to 2.0 times the incumbent's"),
-        (contender(comp1=GOOD.judged["comp1"], load=1.9), POOR, [RULE], "alarm load 0.5 to 2.0 times the incumbent's"),
+        (
+            contender(comp1=GOOD.judged["comp1"], load=16.1),
+            POOR,
+            [RULE],
+            "alarm load 0.5 to 2.0 times the incumbent's, and more where more is caught",
+        ),
+        (
+            contender(comp1=GOOD.judged["comp1"], load=1.9),
+            POOR,
+            [RULE],
+            "alarm load 0.5 to 2.0 times the incumbent's, and more where more is caught",
+        ),
         (
             contender(comp1=judged(FAILURES, ALL), comp2=judged(FAILURES, [*ALL[:-1], 0])),
             contender(comp1=judged(FAILURES, HALF), comp2=judged(FAILURES, ALL)),
@@ -138,3 +148,12 @@ def test_a_first_model_has_no_one_to_beat_but_must_be_of_use(first, rule, agains
 def test_the_same_contenders_get_the_same_verdict():
     before = contender("before", comp1=judged(FAILURES, ALL, [1] * 3))
     assert decide(GOOD, before, [RULE], COSTS) == decide(GOOD, before, [RULE], COSTS)
+
+
+def test_a_silent_incumbent_can_be_replaced():
+    silent = contender("silent", load=0.0, comp1=judged(FAILURES, NONE))
+    assert decide(GOOD, silent, [RULE], COSTS).is_promoted
+    everywhere = contender(comp1=GOOD.judged["comp1"], load=20.1)  # of 40 machines
+    assert unmet(decide(everywhere, silent, [RULE], COSTS)) == [
+        "alarm load 0.5 to 2.0 times the incumbent's, and more where more is caught"
+    ]
