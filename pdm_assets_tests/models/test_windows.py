@@ -10,6 +10,7 @@ from pdm_assets.settings import Settings
 DAYS = st.dates(dt.date(2000, 1, 1), dt.date(2050, 1, 1))
 LENGTHS = st.builds(
     Settings,
+    least_lead_hours=st.just(0),
     train_days=st.integers(1, 400),
     calibration_days=st.integers(1, 60),
     test_days=st.integers(1, 60),
@@ -34,7 +35,7 @@ def test_windows_of_the_defaults():
     ],
 )
 def test_the_last_day_that_is_tested_ends_a_horizon_before_the_cutoff(horizon_hours, last_day):
-    windows = model_windows(dt.date(2015, 12, 1), Settings(horizon_hours=horizon_hours))
+    windows = model_windows(dt.date(2015, 12, 1), Settings(horizon_hours=horizon_hours, least_lead_hours=0))
     assert windows.test.end - dt.timedelta(days=1) == last_day
 
 
