@@ -2,7 +2,7 @@ MACHINES ?= 100
 PORT ?= 3000
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow check format lock graph dev bench
+.PHONY: help setup demo test test-slow check format lock graph dev bench quality search
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -38,6 +38,12 @@ dev: setup ## Dagster without the demo, on PDM_DATA
 
 bench: setup ## the benchmarks of README (MACHINES=1000 takes minutes)
 	@$(BIN)/python benchmarks/run.py --machines $(MACHINES)
+
+quality: setup ## what models are worth on simulated fleets: benchmarks/quality.md (half an hour)
+	@$(BIN)/python benchmarks/quality.py
+
+search: setup ## hyperparameters of each type of model over temporal folds: benchmarks/search.md (an hour)
+	@$(BIN)/python benchmarks/search.py
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \

@@ -228,7 +228,7 @@ def list_models() -> None:
 @click.argument("version")
 def show(version: str) -> None:
     """What a version was made from, how it does in its test window beside the baselines, and what was decided on it."""
-    from pdm_assets.models.reports import baselines_table
+    from pdm_assets.models.reports import baselines
 
     store = _store()
     with _said_plainly():
@@ -243,7 +243,7 @@ def show(version: str) -> None:
     click.echo("data: " + ", ".join(f"{table}@{number}" for table, number in card.data_versions.items()))
     for note in card.notes:
         click.echo(f"note: {note}")
-    click.echo(f"\n{baselines_table(card)}\n")
+    click.echo(f"\n{baselines(card).markdown}\n")
     for decision in store.decisions():
         if decision.version == version:
             click.echo(f"{decision.decided_at:%Y-%m-%d %H:%M} {decision.words} by {decision.decided_by}: {decision.reason}")

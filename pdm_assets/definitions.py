@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pdm_assets.assets import features, monitoring, raw, scoring, training, worklist
+from pdm_assets.assets import backtest, features, monitoring, raw, scoring, training, worklist
 from pdm_assets.automation import JOBS, SCHEDULES, SENSORS
 from pdm_assets.checks import features as feature_checks
 from pdm_assets.checks import monitoring as monitoring_checks
@@ -24,6 +24,7 @@ defs = dg.Definitions(
         features.observations,
         features.component_failures,
         training.failure_model,
+        backtest.backtest,
         scoring.component_risk,
         worklist.maintenance,
         monitoring.realised_performance,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from pdm_assets.assets import features, monitoring, raw, scoring, training, worklist
+from pdm_assets.assets import backtest, features, monitoring, raw, scoring, training, worklist
 from pdm_assets.checks import features as feature_checks
 from pdm_assets.checks import monitoring as monitoring_checks
 from pdm_assets.checks import scoring as scoring_checks
@@ -25,6 +25,7 @@ ASSETS = [
     features.observations,
     features.component_failures,
     training.failure_model,
+    backtest.backtest,
     scoring.component_risk,
     worklist.maintenance,
     monitoring.realised_performance,

@@ -31,7 +31,7 @@ def plant(tmp_path, engine, tree):
         ("third", CUTOFF + dt.timedelta(days=14), NO),
     ):
         card = dataclasses.replace(tree.card, version=version, cutoff=cutoff)
-        plant.store.save(tree._replace(card=card), "a-run")
+        plant.store.save(tree._replace(card=card), {}, "a-run")
         plant.store.decide(version, verdict, cutoff, "gate, run 1")
     return plant
 

@@ -1,26 +1,32 @@
 """The model as an asset of the day: trained when one is due, else carried forward."""
 
 import base64
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 from pydantic import Field
 from pyspark.sql import DataFrame
 
+from pdm_assets.models.backtest import FOLDS_SHOWN, Fold
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.promotion import Verdict
 from pdm_assets.models.windows import first_possible_cutoff, model_windows
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, Decision, ModelStore, Registered
-from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
+from pdm_assets.resources.reports import Reports
+from pdm_assets.schemas.features import BACKTEST, COMPONENT_FAILURES, OBSERVATIONS
 from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
-from pdm_assets.schemas.table import Table
-from pdm_assets.settings import ModelType
+from pdm_assets.schemas.table import DATE, Table
+from pdm_assets.settings import ModelType, Settings
+
+if TYPE_CHECKING:
+    from pdm_assets.models.training import TrainedModel
 
 CODE_VERSION = "1"
 TRAINED_ON = (OBSERVATIONS, COMPONENT_FAILURES, FAILURES, MAINTENANCE)
@@ -52,6 +58,7 @@ def failure_model(
     config: TrainingConfig,
     lake: Lake,
     model_store: dg.ResourceParam[ModelStore],
+    reports: Reports,
 ) -> dict[dt.date, DayModel]:
     """One row per day: the model in force, which knew nothing from that day's start on.
 
@@ -69,7 +76,7 @@ def failure_model(
         said = _not_due(day, models, decisions, model_store)
         if forced or said is None:
             missing = _what_is_missing(day, observed and observed[0])
-            found = missing or _train(context, config, lake, model_store, day, incumbent)
+            found = missing or _train(context, config, lake, model_store, reports, day, incumbent)
             if isinstance(found, TrainedFor):
                 models, decisions = model_store.registered(), model_store.decisions()
                 if found.verdict.is_promoted:
@@ -122,45 +129,58 @@ def _what_is_missing(day: dt.date, history_begins: dt.date | None) -> str | None
     )
 
 
-def _train(
-    context: dg.AssetExecutionContext,
-    config: TrainingConfig,
-    lake: Lake,
-    store: ModelStore,
-    day: dt.date,
-    incumbent: Registered | None,
-) -> TrainedFor | str:
-    """Train and register a model for a day and let the gate decide; what stood in the way, if it can't be made."""
-    from pdm_assets.models.pictures import importance_picture, precision_recall_picture
-    from pdm_assets.models.reports import baselines_table, conditions_table
-    from pdm_assets.models.training import TrainingError, train, weigh
+def trained_for(lake: Lake, day: dt.date, *, kind: ModelType, settings: Settings, version: str) -> "TrainedModel":
+    """A model of what was known before a day began, whatever the tables hold by now.
 
-    windows = model_windows(day, SETTINGS)
-    kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
+    Raises:
+        TrainingError: as of models.training.train.
+    """
+    from pdm_assets.models.training import train
+
+    windows = model_windows(day, settings)
     versions = {table.key: lake.version(table) for table in TRAINED_ON}
 
     def known_before(table: Table, start: dt.date | None, end: dt.date) -> DataFrame:
         return lake.read(table, start, end, version=versions[table.key])
 
-    context.log.info(f"training {kind} for {day}: learns from {windows.train.start} to {windows.train.end}")
+    return train(
+        known_before(OBSERVATIONS, windows.train.start, windows.test.end),
+        known_before(COMPONENT_FAILURES, windows.train.start, day),
+        known_before(FAILURES, None, day),
+        known_before(MAINTENANCE, None, day),
+        cutoff=day,
+        settings=settings,
+        model_type=kind,
+        data_versions=versions,
+        code_version=f"{installed_version('pdm-assets')}/{CODE_VERSION}",
+        version=version,
+    )
+
+
+def _train(
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    lake: Lake,
+    store: ModelStore,
+    reports: Reports,
+    day: dt.date,
+    incumbent: Registered | None,
+) -> TrainedFor | str:
+    """Train and register a model for a day and let the gate decide; what stood in the way, if it can't be made."""
+    from pdm_assets.models.model_page import page
+    from pdm_assets.models.pictures import backtest_picture, pictures_of
+    from pdm_assets.models.reports import baselines, components, conditions
+    from pdm_assets.models.training import TrainingError, weigh
+
+    kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
+    context.log.info(f"training {kind} for {day}")
     try:
-        trained = train(
-            known_before(OBSERVATIONS, windows.train.start, windows.test.end),
-            # known before the day began, whatever the tables hold by now
-            known_before(COMPONENT_FAILURES, windows.train.start, day),
-            known_before(FAILURES, None, day),
-            known_before(MAINTENANCE, None, day),
-            cutoff=day,
-            settings=SETTINGS,
-            model_type=kind,
-            data_versions=versions,
-            code_version=f"{installed_version('pdm-assets')}/{CODE_VERSION}",
-            version=f"{kind}-{day}-{context.run.run_id[:8]}",
-        )
+        version = f"{kind}-{day}-{context.run.run_id[:8]}"
+        trained = trained_for(lake, day, kind=kind, settings=SETTINGS, version=version)
     except TrainingError as error:
         return str(error)
-    store.save(trained, context.run.run_id)
-    card = trained.card
+    card, pictures = trained.card, pictures_of(trained)
+    store.save(trained, pictures, context.run.run_id)
     verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
     store.decide(card.version, verdict, day, f"gate, run {context.run.run_id}")
     context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
@@ -170,15 +190,19 @@ def _train(
         **{name: getattr(rows, name) for name in ROW_METRICS},
         "saving": events.saving,
     }
+    folds = folds_before(lake, day + dt.timedelta(days=1))  # of cutoffs up to this day: known when it began
+    over_time = {"backtest": backtest_picture(folds)} if folds else {}
+    html = page(card, verdict, folds, {**pictures, **over_time})
     context.add_asset_metadata(
         {
             "trained_version": card.version,
             "decision": "promoted" if verdict.is_promoted else "refused",
-            "gate": dg.MetadataValue.md(conditions_table(verdict)),
+            "report": dg.MetadataValue.path(reports.write(f"models/{card.version}.html", html)),
+            "gate": dg.MetadataValue.md(conditions(verdict).markdown),
             "model_card": dg.MetadataValue.json(json.loads(card.to_json())),
-            "beside_the_baselines": dg.MetadataValue.md(baselines_table(card)),
-            "precision_recall": _picture(precision_recall_picture(trained.outcomes["test"], card)),
-            "feature_importance": _picture(importance_picture(card)),
+            "beside_the_baselines": dg.MetadataValue.md(baselines(card).markdown),
+            "by_component": dg.MetadataValue.md(components(card).markdown),
+            **{name: picture(png) for name, png in pictures.items()},
             **{f"test_{name}": value for name, value in shown.items() if value is not None},
         },
         asset_key=context.asset_key,
@@ -187,6 +211,16 @@ def _train(
     return TrainedFor(card.version, verdict)
 
 
-def _picture(png: bytes) -> dg.MarkdownMetadataValue:
+def folds_before(lake: Lake, day: dt.date) -> list[Fold]:
+    """The backtest's folds of cutoffs before a day, as far back as is shown."""
+    if not lake.exists(BACKTEST):
+        return []
+    names = {field.name for field in dataclasses.fields(Fold)}
+    rows = lake.rows(BACKTEST, day - dt.timedelta(days=31 * FOLDS_SHOWN), day)
+    folds = [Fold(cutoff=row[DATE], **{name: value for name, value in row.items() if name in names}) for row in rows]
+    return sorted(folds, key=lambda fold: fold.cutoff)
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
     """A picture inside the metadata: the UI shows it with no file to serve."""
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")

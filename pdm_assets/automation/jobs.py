@@ -17,15 +17,22 @@ from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS
 
 TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
+BACKTEST = dg.AssetSelection.assets(["models", "backtest"])
+
 process_days = dg.define_asset_job(
     "process_days",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - BACKTEST,
     description="From landed files to scores, for one day or a range of days.",
 )
 train_model = dg.define_asset_job(
     "train_model",
     selection=dg.AssetSelection.assets(["models", "failure_model"]),
     description="The model in force for a day: trained if one is due or forced, else carried forward.",
+)
+backtest = dg.define_asset_job(
+    "backtest",
+    selection=BACKTEST,
+    description="What a model trained each month would have been worth; for a range of days with the first of a month in it.",
 )
 
 
@@ -133,6 +140,18 @@ def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
     """Train for the running day: on what was known before it began."""
     config = dg.RunConfig(ops={"models__failure_model": TrainingConfig(force=True)})
     return _request(context.scheduled_execution_time.date(), config)
+
+
+@dg.schedule(
+    job=backtest,
+    cron_schedule="0 4 1 * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="The backtest's fold of the month that begins, at 04:00 UTC of its first day.",
+)
+def monthly_backtest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """One fold more: the cutoff is the day that has just begun."""
+    return _request(context.scheduled_execution_time.date())
 
 
 def _request(day: dt.date, config: dg.RunConfig | None = None) -> dg.RunRequest | dg.SkipReason:

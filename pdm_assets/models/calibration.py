@@ -59,7 +59,15 @@ def fair_threshold(costs: Costs) -> float:
     return costs.false_visit / (costs.false_visit + costs.missed_failure - costs.planned_repair)
 
 
-def cheapest_threshold(
+@dataclass(frozen=True)
+class CostCurve:
+    """What the alerts of a window would have cost, by the threshold that they were given from on; thresholds ascend."""
+
+    thresholds: Floats
+    costs: Floats
+
+
+def cost_curve(
     probability: Floats,
     observations: Moments,
     failures: Moments,
@@ -69,31 +77,38 @@ def cheapest_threshold(
     end: int,
     rules: Rules,
     costs: Costs,
-) -> float:
-    """The threshold whose alerts would have cost least in the window; of equals, the one nearest to the fair one.
+) -> CostCurve | None:
+    """Costs of candidate thresholds in a window; None where no failure was due in it, for then no alert is the cheapest.
 
-    Candidates lie halfway between probabilities that were seen, mostly among the highest, and at the fair threshold. Few
-    failures make wide plateaus of equal cost: the fair threshold then decides, not chance. Where none was due it is the fair
-    one.
+    Candidates lie halfway between probabilities that were seen, mostly among the highest, and at the fair threshold.
     """
-    fair = fair_threshold(costs)
     seen = np.unique(probability)
     if not len(seen):
-        return fair
+        return None
     ranks = np.unique(np.linspace(0, 1, CANDIDATES) ** 0.25 * (len(seen) - 1)).astype(int)
     chosen = seen[np.unique(ranks)]
     # above the highest it is silent: the cheapest where the model is worth nothing
     edges = np.append(chosen, 1.0)
-    candidates = sorted({fair, *((edges[1:] + edges[:-1]) / 2).tolist()}, key=lambda theta: abs(theta - fair))
-    best, least = fair, np.inf
+    candidates = np.unique([fair_threshold(costs), *((edges[1:] + edges[:-1]) / 2)])
+    found = []
     for theta in candidates:
         judged = judge(observations, probability >= theta, failures, closings, start=start, end=end, rules=rules)
         if not judged.failures.any():
-            return fair
-        cost = float(cost_by_machine(judged, costs).sum())
-        if cost < least:
-            best, least = float(theta), cost
-    return best
+            return None
+        found.append(float(cost_by_machine(judged, costs).sum()))
+    return CostCurve(candidates, np.array(found))
+
+
+def cheapest_threshold(curve: CostCurve | None, costs: Costs) -> float:
+    """The threshold that would have cost least; of equals, the one nearest to the fair one, which it is without a curve.
+
+    Few failures make wide plateaus of equal cost: the fair threshold then decides, not chance.
+    """
+    fair = fair_threshold(costs)
+    if curve is None:
+        return fair
+    equals = curve.thresholds[curve.costs == curve.costs.min()]
+    return float(equals[np.abs(equals - fair).argmin()])
 
 
 def _logit(score: Floats) -> Floats:

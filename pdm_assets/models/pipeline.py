@@ -24,29 +24,18 @@ NULLABLE_FEATURES = tuple(f.name for f in OBSERVATIONS.columns if f.nullable and
 
 @dataclass(frozen=True)
 class Classifier:
-    """A class of pyspark.ml.classification with the parameters it gets where no others are given."""
+    """A class of pyspark.ml.classification."""
 
     class_name: str
-    parameters: Parameters
     needs_scaling: bool = False
 
 
 MODEL_TYPES: Mapping[ModelType, Classifier] = {
-    "random_forest": Classifier(
-        "RandomForestClassifier",
-        # of 46 inputs only a few carry signal: a third at each split finds them sooner than the usual root
-        {"numTrees": 40, "maxDepth": 8, "minInstancesPerNode": 5, "featureSubsetStrategy": "onethird"},
-    ),
-    "decision_tree": Classifier("DecisionTreeClassifier", {"maxDepth": 6, "minInstancesPerNode": 20}),
-    "gradient_boosted_trees": Classifier(
-        "GBTClassifier", {"maxIter": 20, "maxDepth": 4, "stepSize": 0.2, "minInstancesPerNode": 20}
-    ),
+    "random_forest": Classifier("RandomForestClassifier"),
+    "decision_tree": Classifier("DecisionTreeClassifier"),
+    "gradient_boosted_trees": Classifier("GBTClassifier"),
     # features are scaled by a stage of their own, so that coefficients compare as importances
-    "logistic_regression": Classifier(
-        "LogisticRegression",
-        {"maxIter": 100, "regParam": 0.0005, "standardization": False},
-        needs_scaling=True,
-    ),
+    "logistic_regression": Classifier("LogisticRegression", needs_scaling=True),
 }
 
 
@@ -143,6 +132,6 @@ def _classifier(component: str, model_type: ModelType, parameters: Parameters, s
         weightCol=WEIGHT,
         # the other outputs are switched off: a scored row then costs one evaluation, not three
         predictionCol="",
-        **{**kind.parameters, **parameters, **seeded},
+        **{**parameters, **seeded},
     )
     return classifier.setRawPredictionCol("").setProbabilityCol(probability_of(component))

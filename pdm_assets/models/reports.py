@@ -1,41 +1,128 @@
-"""A model's test window in words and tables, for the metadata of its asset."""
+"""What is to be said of a model and its backtest, in tables: for the metadata of assets and for the model's page."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pdm_assets.models.backtest import Fold, MeanAndWorst, shared_cutoffs, summarize
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.events import EventMetrics
 from pdm_assets.models.promotion import Verdict
 
-HEAD = "| | failures caught | alarm precision | false alarms a machine-month | median lead | cost |"
+CREW_HEAD = ("failures caught", "alarm precision", "false alarms a machine-month", "median lead", "cost")
 
 
-def baselines_table(card: ModelCard) -> str:
-    """The model beside the rules, never acting and the calendar, all components pooled, as Markdown."""
+@dataclass(frozen=True)
+class Tabular:
+    """A table of text: the heads of its columns and its rows, all as long."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [self.head, ("---",) * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def baselines(card: ModelCard) -> Tabular:
+    """The model beside the rules, never acting and the calendar, all components pooled."""
     found = card.events[POOLED]
-    lines = [HEAD, "| --- " * 6 + "|", _line(f"**{card.model_type}**", found.observed)]
-    lines += [_line(f"{card.model_type}, {landing}", metrics) for landing, metrics in found.delivered.items()]
-    lines += [_line(f"rule: {name}", metrics) for name, metrics in found.rules.items()]
+    rows = [(card.model_type, *_crew(found.observed))]
+    rows += [(f"{card.model_type}, {landing}", *_crew(metrics)) for landing, metrics in found.delivered.items()]
+    rows += [(f"rule: {name}", *_crew(metrics)) for name, metrics in found.rules.items()]
     days = ", ".join(f"{component} every {days} d" for component, days in found.calendar_days.items())
-    lines.append(f"| never acting | 0 of {found.observed.failures} | | | | {found.never_cost:,.0f} |")
-    lines.append(f"| calendar ({days}) | | | | | {found.calendar_cost:,.0f} |")
-    return "\n".join(lines)
+    rows.append(("never acting", f"0 of {found.observed.failures}", "", "", "", f"{found.never_cost:,.0f}"))
+    rows.append((f"calendar ({days})", "", "", "", "", f"{found.calendar_cost:,.0f}"))
+    return Tabular(("", *CREW_HEAD), tuple(rows))
 
 
-def conditions_table(verdict: Verdict) -> str:
-    """What the gate asked of a model and what it found, as Markdown."""
-    lines = [f"| {'yes' if c.is_met else '**no**'} | {c.name} | {c.found} |" for c in verdict.conditions]
-    return "\n".join(["| met | condition | found |", "| --- | --- | --- |", *lines])
+def conditions(verdict: Verdict) -> Tabular:
+    """What the gate asked of a model and what it found."""
+    return Tabular(
+        ("met", "condition", "found"), tuple(("yes" if c.is_met else "NO", c.name, c.found) for c in verdict.conditions)
+    )
 
 
-def _line(name: str, metrics: EventMetrics) -> str:
-    cells = [
-        name,
+def components(card: ModelCard) -> Tabular:
+    """Each component, and all pooled, in the test window: what a crew had of the alerts, and how good probabilities were."""
+    rows = []
+    for name, report in card.events.items():
+        said = card.metrics["test"][name]
+        rows.append(
+            (
+                name,
+                *_crew(report.observed),
+                _text(card.thresholds.get(name), "{:.3g}"),
+                _text(said.average_precision, "{:.3f}"),
+                _text(said.lift, "{:.0f}"),
+                _text(said.brier, "{:.5f}"),
+                _text(said.brier_skill, "{:.3f}"),
+                _text(said.calibration_error, "{:.4f}"),
+            )
+        )
+    head = ("", *CREW_HEAD, "threshold", "PR-AUC", "lift", "Brier", "Brier skill", "calibration error")
+    return Tabular(head, tuple(rows))
+
+
+def observations(card: ModelCard) -> Tabular:
+    """Alerts by observation, to compare with the reference, which counts rows (field notes 1.1)."""
+    rows = []
+    for name, said in card.metrics["test"].items():
+        counts = (said.true_alerts, said.false_alerts, said.missed, said.true_quiet)
+        shares = (said.observation_precision, said.observation_recall, said.observation_f1)
+        rows.append((name, *(f"{count:,}" for count in counts), *(_text(share, "{:.3f}") for share in shares)))
+    return Tabular(("", "right alerts", "false alerts", "missed", "rightly quiet", "precision", "recall", "F1"), tuple(rows))
+
+
+def leads(card: ModelCard) -> Tabular:
+    """Share of the observations so long before a failure that alert: where the signal ends."""
+    bands = tuple(card.events[POOLED].recall_by_lead)
+    rows = [
+        (
+            name,
+            *(_text(report.recall_by_lead[band], "{:.1%}") for band in bands),
+            _text(report.observed.lead_24h_share, "{:.1%}"),
+        )
+        for name, report in card.events.items()
+    ]
+    return Tabular(("", *(f"{band} before" for band in bands), "caught 24 h ahead or more"), tuple(rows))
+
+
+def backtest(folds: Sequence[Fold]) -> Tabular:
+    """Mean and worst fold of each type of model, all components pooled, and what the baselines cost; the cheapest first."""
+    shown = {
+        "cost": ("cost", "{:,.0f}"),
+        "event_recall": ("failures caught", "{:.1%}"),
+        "alarm_precision": ("alarm precision", "{:.1%}"),
+        "false_alarms_per_machine_month": ("false alarms a machine-month", "{:.3f}"),
+        "lead_median_hours": ("median lead", "{:.0f} h"),
+        "average_precision": ("PR-AUC", "{:.3f}"),
+        "calibration_error": ("calibration error", "{:.4f}"),
+        "fit_seconds": ("fit", "{:.1f} s"),
+    }
+    rows = [
+        (name, *(_mean_and_worst(figures.get(figure), form) for figure, (_, form) in shown.items()))
+        for name, figures in summarize(folds).items()
+    ]
+    return Tabular(
+        (f"mean (worst) of {len(shared_cutoffs(folds))} folds", *(title for title, _ in shown.values())), tuple(rows)
+    )
+
+
+def _mean_and_worst(found: MeanAndWorst | None, form: str) -> str:
+    return "" if found is None else f"{form.format(found.mean)} ({form.format(found.worst)})"
+
+
+def _crew(metrics: EventMetrics) -> tuple[str, ...]:
+    return (
         f"{metrics.caught} of {metrics.failures}{_text(metrics.event_recall, ' ({:.1%})')}",
         _text(metrics.alarm_precision, "{:.1%}"),
         _text(metrics.false_alarms_per_machine_month, "{:.3f}"),
         _text(metrics.lead_median_hours, "{:.0f} h"),
         f"{metrics.cost:,.0f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    )
 
 
 def _text(value: float | None, form: str) -> str:

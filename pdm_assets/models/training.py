@@ -1,6 +1,8 @@
 """Train one model: from features and labels to a fitted pipeline, its card and what the plots need."""
 
+import dataclasses
 import datetime as dt
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,12 +11,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.models import metrics
-from pdm_assets.models.calibration import Platt, cheapest_threshold, fair_threshold, fit_platt
+from pdm_assets.models.calibration import CostCurve, Platt, cheapest_threshold, cost_curve, fair_threshold, fit_platt
 from pdm_assets.models.card import ModelCard, WindowCounts
 from pdm_assets.models.drift import reference_of
 from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, report
 from pdm_assets.models.events import Costs, Moments, Rules
-from pdm_assets.models.pipeline import MODEL_TYPES, NULLABLE_FEATURES, Parameters, fit_pipeline, importances
+from pdm_assets.models.pipeline import NULLABLE_FEATURES, Parameters, fit_pipeline, importances
 from pdm_assets.models.promotion import Condition, Contender, Verdict, decide
 from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of, rule_alerts
 from pdm_assets.models.scoring import score_of
@@ -33,7 +35,7 @@ from pdm_assets.models.windows import Window, WindowName, Windows, model_windows
 from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS
 from pdm_assets.schemas.table import DATE
-from pdm_assets.settings import ModelType, Settings
+from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,12 +53,18 @@ class TooFewFailures(TrainingError):
 
 
 class TrainedModel(NamedTuple):
-    """A fitted pipeline, its card, and the outcomes by window (calibration, test) and component."""
+    """A fitted pipeline with its card.
+
+    Outcomes and cost curves are by window (calibration, test) and component; a component that no failure of was due in a window
+    has no curve there.
+    """
 
     pipeline: "PipelineModel"
     card: ModelCard
     outcomes: Mapping[WindowName, Mapping[str, Outcomes]]
+    curves: Mapping[WindowName, Mapping[str, CostCurve | None]]
     bench: "Bench"
+    fit_seconds: float
 
 
 class Bench(NamedTuple):
@@ -129,7 +137,8 @@ def train(
         .localCheckpoint()
     )
     learnt, features, rows_fitted = _usable(rows)
-    chosen = {**MODEL_TYPES[model_type].parameters, **(parameters or {})}
+    chosen = {**HYPERPARAMETERS[model_type], **(parameters or {})}
+    fit_began = time.perf_counter()
     pipeline = fit_pipeline(
         rows,
         components=learnt,
@@ -138,6 +147,7 @@ def train(
         parameters=chosen,
         seed=settings.seed,
     )
+    fit_seconds = time.perf_counter() - fit_began
     constants = {c: 1 / (counts["train"].rows + 2) for c in COMPONENTS if c not in learnt}
 
     scores, signs = _scores(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
@@ -146,7 +156,10 @@ def train(
     rules = Rules(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
     costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
     history = _history(failures, maintenance, cutoff)
-    thresholds, notes = _thresholds(outcomes["calibration"], constants, history, windows.calibration, rules, costs)
+    curves = {
+        name: curves_of(by_component, history, windows.named()[name], rules, costs) for name, by_component in outcomes.items()
+    }
+    thresholds, notes = _thresholds(outcomes["calibration"], constants, curves["calibration"], costs)
     learnt_from = _learnt_from(rows)
     # medians, for failing machines are few
     usual = {name: float(np.nanmedian(values)) for name, (values, _) in learnt_from.items() if not np.isnan(values).all()}
@@ -185,7 +198,49 @@ def train(
         notes=tuple(notes),
     )
     bench = Bench(within(table, [windows.test]), windows, history, signs["test"], rules, costs)
-    return TrainedModel(pipeline, card, outcomes, bench)
+    return TrainedModel(pipeline, card, outcomes, curves, bench, fit_seconds)
+
+
+def examine(
+    pipeline: "PipelineModel",
+    card: ModelCard,
+    observations: DataFrame,
+    labels: DataFrame,
+    failures: DataFrame,
+    maintenance: DataFrame,
+    *,
+    cutoff: dt.date,
+    settings: Settings,
+) -> ModelCard:
+    """The card of a model with the events and test metrics of another time or fleet: the test window before a cutoff.
+
+    Calibration, thresholds and what is healthy stay the model's own. The frames are as for `train`.
+    """
+    windows = model_windows(cutoff, settings)
+    table = training_table(within(observations, [windows.test]), within(labels, [windows.test]), settings.horizon_hours)
+    scores, signs = _scores(table, pipeline, card.constant_probabilities, windows)
+    outcomes = _calibrated(scores["test"], card.calibration)
+    rules = Rules(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
+    costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
+    events = report(
+        outcomes,
+        card.thresholds,
+        _history(failures, maintenance, cutoff),
+        signs["test"],
+        card.healthy,
+        window=windows.test,
+        rules=rules,
+        costs=costs,
+    )
+    positives = {c: int(outcome.fails.sum()) for c, outcome in outcomes.items()}
+    test = WindowCounts(windows.test, len(next(iter(outcomes.values())).fails), positives)
+    return dataclasses.replace(
+        card,
+        cutoff=cutoff,
+        windows={**card.windows, "test": test},
+        events=events,
+        metrics={**card.metrics, "test": _metrics(outcomes, card.thresholds)},
+    )
 
 
 def weigh(challenger: TrainedModel, incumbent: "tuple[PipelineModel, ModelCard] | None") -> Verdict:
@@ -329,16 +384,33 @@ def _healthy(usual: Mapping[str, float]) -> dict[str, Healthy]:
     }
 
 
+def curves_of(
+    outcomes: Mapping[str, Outcomes], history: Mapping[str, History], window: Window, rules: Rules, costs: Costs
+) -> dict[str, CostCurve | None]:
+    """The cost curve of each component's probabilities in a window."""
+    return {
+        component: cost_curve(
+            probability,
+            observed,
+            history[component].failures,
+            history[component].closings,
+            start=int(window.start_at.timestamp()),
+            end=int(window.end_at.timestamp()),
+            rules=rules,
+            costs=costs,
+        )
+        for component, (probability, _, observed) in outcomes.items()
+    }
+
+
 def _thresholds(
     outcomes: Mapping[str, Outcomes],
     constants: Mapping[str, float],
-    history: Mapping[str, History],
-    window: Window,
-    rules: Rules,
+    curves: Mapping[str, CostCurve | None],
     costs: Costs,
 ) -> tuple[dict[str, float], list[str]]:
     thresholds, notes = {}, []
-    for component, (probabilities, fails, observed) in outcomes.items():
+    for component, (_, fails, _) in outcomes.items():
         if component in constants:
             notes.append(f"{component} never fails in the training window: it is not foretold")
             thresholds[component] = NEVER
@@ -348,17 +420,7 @@ def _thresholds(
             notes.append(
                 f"{component} never fails in the calibration window: its threshold {fair:.3g} follows from the costs alone"
             )
-        past = history[component]
-        thresholds[component] = cheapest_threshold(
-            probabilities,
-            observed,
-            past.failures,
-            past.closings,
-            start=int(window.start_at.timestamp()),
-            end=int(window.end_at.timestamp()),
-            rules=rules,
-            costs=costs,
-        )
+        thresholds[component] = cheapest_threshold(curves[component], costs)
     return thresholds, notes
 
 

@@ -94,7 +94,7 @@ def describe(lake: Lake, table: Table, commit: Commit) -> dict[str, Any]:
     if last is not None:
         metadata["preview"] = dg.MetadataValue.md(_markdown(lake.preview(table, last, PREVIEW_ROWS)))
     else:
-        metadata["note"] = "nothing landed for these days: the partition is empty"
+        metadata["note"] = "no rows for these days: the partition is empty"
     return metadata
 
 

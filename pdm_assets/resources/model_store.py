@@ -125,13 +125,15 @@ class ModelStore(dg.ConfigurableIOManager):
             for row in rows
         }
 
-    def save(self, trained: "TrainedModel", run_id: str) -> None:
-        """Keep a trained model: folder first, registry row last, so that what is registered is whole."""
+    def save(self, trained: "TrainedModel", pictures: Mapping[str, bytes], run_id: str) -> None:
+        """Keep a trained model with its pictures: folder first, registry row last, so that what is registered is whole."""
         folder = self.folder(trained.card.version)
         partial = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         trained.pipeline.write().overwrite().save(str(partial / "pipeline"))
         (partial / "card.json").write_text(trained.card.to_json())
+        for name, png in pictures.items():
+            (partial / f"{name}.png").write_bytes(png)
         model_folder.seal(partial)
         partial.replace(folder)
         self._register(trained.card, {"run_id": run_id})

@@ -131,6 +131,34 @@ DECISIONS = Table(
     constraints={"decision_is_known": one_of("decision", ("promoted", "refused"))},
     daily=False,
 )
+BACKTEST = Table(
+    key="models/backtest",
+    columns=(
+        column("model_type", T.StringType(), "classifier"),
+        column("component", T.StringType(), "component, or pooled"),
+        column("train_days", T.IntegerType(), "length of the training window; less than PDM_TRAIN_DAYS where history is short"),
+        column("observations", T.LongType(), "observations of the test window"),
+        column("failures", T.LongType(), "failures of the test window"),
+        column("caught", T.LongType(), "of these, warned of in time"),
+        column("event_recall", T.DoubleType(), "caught / failures", nullable=True),
+        column("lead_median_hours", T.DoubleType(), "from first alert to failure, of those caught", nullable=True),
+        column("lead_24h_share", T.DoubleType(), "of those caught, share with 24 h or more", nullable=True),
+        column("true_episodes", T.LongType(), "alarm episodes that a failure followed"),
+        column("false_episodes", T.LongType(), "alarm episodes that none followed"),
+        column("alarm_precision", T.DoubleType(), "true / all episodes", nullable=True),
+        column("false_alarms_per_machine_month", T.DoubleType(), "false episodes by 30.44 machine-days", nullable=True),
+        column("cost", T.DoubleType(), "of missed failures, false visits and planned repairs, by the PDM_COST settings"),
+        column("never_cost", T.DoubleType(), "of waiting for each failure"),
+        column("calendar_cost", T.DoubleType(), "of the cheapest replacement interval, chosen with hindsight"),
+        column("best_rule", T.StringType(), "the rule without learning that would have cost least"),
+        column("best_rule_cost", T.DoubleType(), "its cost"),
+        column("average_precision", T.DoubleType(), "area under the precision-recall curve of observations", nullable=True),
+        column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
+        column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+        column("fit_seconds", T.DoubleType(), "how long the fit took"),
+    ),
+    unique=("model_type", "component"),
+)
 COMPONENT_RISK = Table(
     key="scores/component_risk",
     columns=(

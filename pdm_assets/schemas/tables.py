@@ -1,6 +1,7 @@
 """Every Delta table of the platform by its key."""
 
 from pdm_assets.schemas.features import (
+    BACKTEST,
     COMPONENT_FAILURES,
     COMPONENT_RISK,
     DECISIONS,
@@ -24,6 +25,7 @@ TABLES: dict[str, Table] = {
         FAILURE_MODEL,
         REGISTRY,
         DECISIONS,
+        BACKTEST,
         COMPONENT_RISK,
         WORKLIST,
         REALISED_PERFORMANCE,

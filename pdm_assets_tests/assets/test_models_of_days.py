@@ -7,13 +7,22 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pdm_assets.assets import training
+from pdm_assets.assets import backtest, training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
-from pdm_assets.schemas.features import COMPONENT_RISK, DECISIONS, OBSERVATIONS, READINGS_COUNT, REGISTRY, WORKLIST
+from pdm_assets.schemas.features import (
+    BACKTEST,
+    COMPONENT_FAILURES,
+    COMPONENT_RISK,
+    DECISIONS,
+    OBSERVATIONS,
+    READINGS_COUNT,
+    REGISTRY,
+    WORKLIST,
+)
 from pdm_assets.schemas.raw import COMPONENTS, MAINTENANCE
 from pdm_assets.schemas.tables import TABLES
-from pdm_assets.settings import Settings
+from pdm_assets.settings import HYPERPARAMETERS, Settings
 from pdm_assets_tests.builders import day
 from pdm_assets_tests.models.fleet import (
     CUTOFF,
@@ -22,6 +31,7 @@ from pdm_assets_tests.models.fleet import (
     MACHINES,
     SETTINGS,
     fleet_columns,
+    labels_of,
     observations_of,
     trained_tree,
 )
@@ -45,7 +55,10 @@ def plant(tmp_path_factory, engine, spark):
     rows = observations_of(spark, columns)
     dated = rows.selectExpr("*", "to_date(observed_at) AS date")
     plant.lake.replace_days(OBSERVATIONS, dated, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
-    plant.lake.ensure(TABLES["labels/component_failures"])
+    outcomes = labels_of(spark, columns).selectExpr("*", "date_add(to_date(observed_at), 2) AS date")
+    plant.lake.replace_days(COMPONENT_FAILURES, outcomes, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS + 2), {})
+    for table in ("raw/errors", "raw/failures", "raw/maintenance"):
+        plant.lake.ensure(TABLES[table])
     return plant
 
 
@@ -58,7 +71,7 @@ def registering(plant, spark, monkeypatch):
     monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
     refused: set[dt.date] = set()
 
-    def register(context, config, lake, store, on, incumbent):
+    def register(context, config, lake, store, reports, on, incumbent):
         now = dt.datetime.now(dt.UTC)
         row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "nowhere", "{}")
         lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
@@ -159,7 +172,7 @@ def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant
 def model(plant, spark):
     """A tree that was really trained."""
     trained = trained_tree(spark, "tree")
-    plant.store.save(trained, "a-run")
+    plant.store.save(trained, {}, "a-run")
     plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
     return trained
 
@@ -210,8 +223,6 @@ def test_a_machine_that_was_not_heard_enough_is_not_scored_and_named(plant, mode
 def test_the_worklist_has_a_line_for_each_open_alarm_with_its_reason_and_its_page(plant, model, monkeypatch):
     monkeypatch.setattr(training, "SETTINGS", SETTINGS)
     last = CUTOFF + dt.timedelta(days=1)
-    for table in ("raw/errors", "raw/failures", "raw/maintenance"):
-        plant.lake.ensure(TABLES[table])
     result = plant.run(CUTOFF.isoformat(), last.isoformat(), tables="failure_model component_risk worklist/maintenance")
     assert result.success
     alerts = [row for row in plant.lake.rows(COMPONENT_RISK, CUTOFF, last + dt.timedelta(days=1)) if row["is_alert"]]
@@ -293,3 +304,36 @@ def test_the_daily_and_the_weekly_schedule_ask_for_their_day():
     assert weekly.partition_key == "2026-11-23"
     assert dg.validate_run_config(defs.resolve_job_def("train_model"), weekly.run_config)
     assert day(weekly.partition_key) == at.date()
+
+
+def test_the_backtest_has_a_fold_each_month_and_the_report_of_a_later_model_shows_it(plant, monkeypatch):
+    tree = dataclasses.replace(SETTINGS, model_type="decision_tree", retrain_every_days=1)
+    monkeypatch.setattr(backtest, "SETTINGS", tree)
+    quick = {kind: HYPERPARAMETERS[kind] for kind in ("decision_tree", "logistic_regression")}  # the forests take long to grow
+    monkeypatch.setattr(backtest, "HYPERPARAMETERS", quick)
+    every_type = {"ops": {"models__backtest": {"config": {"all_types": True}}}}
+    result = plant.run("2015-01-31", "2015-03-02", tables="models/backtest", run_config=every_type)
+    rows = plant.lake.rows(BACKTEST)
+    assert {(row["date"], row["model_type"], row["component"]) for row in rows} == {
+        (day("2015-03-01"), kind, component) for kind in quick for component in (*COMPONENTS, "pooled")
+    }
+    # the test window is the eight days before the horizon before the first of March
+    assert {row["observations"] for row in rows} == {MACHINES * 8 * 2}
+    said = metadata(result, "models/backtest")["2015-03-01"]
+    assert said["skipped"].startswith("2015-02-01: 7 days are left to learn from before 2015-02-01, it takes 20")
+    assert "mean (worst) of 1 folds" in said["mean_and_worst_fold"]
+    assert said["over_time"].startswith("![picture](data:image/png;base64,")
+
+    monkeypatch.setattr(training, "SETTINGS", tree)
+    result = plant.run("2015-03-02", tables="failure_model")
+    said = next(found for found in metadata(result, "models/failure_model").values() if "report" in found)
+    html = Path(said["report"]).read_text()
+    assert "Month by month" in html
+    assert html.count("<img ") == 6
+    folder = plant.store.whole(said["trained_version"])
+    assert {path.stem for path in folder.glob("*.png")} <= said.keys()
+
+
+def test_days_without_the_first_of_a_month_have_no_fold_and_say_so(plant):
+    result = plant.run("2015-02-02", "2015-02-03", tables="models/backtest")
+    assert "first of each month" in metadata(result, "models/backtest")["2015-02-03"]["skipped"]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdm_assets.models.calibration import Platt, cheapest_threshold, fair_threshold, fit_platt
+from pdm_assets.models.calibration import Platt, cheapest_threshold, cost_curve, fair_threshold, fit_platt
 from pdm_assets.models.events import HOUR, Costs, Moments, Rules
 from pdm_assets.models.metrics import calibration_error
 
@@ -65,12 +65,11 @@ def test_the_fair_threshold_is_where_a_visit_costs_as_much_as_it_saves():
     assert visit == pytest.approx(wait)
 
 
-def threshold(probability, failures, machines=None):
-    """Of machines observed once each, at hour 30 of a window of ten days; failures at hour 60 of the machines named."""
-    machine = np.arange(len(probability)) if machines is None else machines
-    at = np.full(len(probability), 54 * HOUR)
+def curve(probability, failures):
+    """Of machines observed once each, at hour 54 of a window of ten days; failures at hour 66 of the machines named."""
+    machine, at = np.arange(len(probability)), np.full(len(probability), 54 * HOUR)
     failed = Moments(np.array(failures, np.int64), np.full(len(failures), 66 * HOUR))
-    return cheapest_threshold(
+    return cost_curve(
         np.array(probability),
         Moments(machine, at),
         failed,
@@ -80,6 +79,17 @@ def threshold(probability, failures, machines=None):
         rules=Rules(horizon_hours=48),
         costs=COSTS,
     )
+
+
+def threshold(probability, failures):
+    return cheapest_threshold(curve(probability, failures), COSTS)
+
+
+def test_a_cost_curve_says_what_alerts_from_each_threshold_on_would_have_cost():
+    # machine 1 fails. From below 0.2 on: two false visits and a planned repair; then one; then none; at last a missed failure
+    found = curve([0.2, 0.8, 0.4], [1])
+    assert found.thresholds == pytest.approx([fair_threshold(COSTS), 0.3, 0.6, 0.9])
+    assert found.costs.tolist() == [2 * 10 + 20, 10 + 20, 20, 100]
 
 
 def test_the_threshold_lies_where_alerts_cost_least():

@@ -2,16 +2,12 @@ import dataclasses
 import datetime as dt
 import json
 
-import numpy as np
-
 from pdm_assets.models.calibration import Platt
 from pdm_assets.models.card import ModelCard, WindowCounts
 from pdm_assets.models.drift import Reference
-from pdm_assets.models.evaluation import Capacity, EventReport, Outcomes
-from pdm_assets.models.events import EventMetrics, Moments
+from pdm_assets.models.evaluation import Capacity, EventReport
+from pdm_assets.models.events import EventMetrics
 from pdm_assets.models.metrics import Metrics
-from pdm_assets.models.pictures import importance_picture, precision_recall_picture
-from pdm_assets.models.reports import baselines_table
 from pdm_assets.models.rules import Healthy
 from pdm_assets.models.windows import Window
 
@@ -63,7 +59,10 @@ CARD = ModelCard(
     model_type="random_forest",
     horizon_hours=48,
     cutoff=dt.date(2015, 12, 1),
-    windows={"train": WindowCounts(Window(dt.date(2015, 1, 3), dt.date(2015, 9, 30)), 54_000, {"comp1": 500})},
+    windows={
+        "train": WindowCounts(Window(dt.date(2015, 1, 3), dt.date(2015, 9, 30)), 54_000, {"comp1": 500}),
+        "test": WindowCounts(Window(dt.date(2015, 10, 30), dt.date(2015, 11, 29)), 4, {"comp1": 1}),
+    },
     rows_fitted=54_000,
     one_healthy_in=1,
     one_failing_in=1,
@@ -110,25 +109,3 @@ def test_mean_importances_are_over_learnt_components_and_in_order():
         ("volt_mean_24h", 0.375),
         ("machine_model=model1", 0.125),
     ]
-
-
-def png_size(picture):
-    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
-    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
-
-
-def test_pictures_are_png_and_small_enough_for_a_browser():
-    observed = Moments(np.array([1, 1]), np.array([0, 43_200]))
-    outcomes = {
-        "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False]), observed),
-        "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False]), observed),
-    }
-    for picture in (precision_recall_picture(outcomes, CARD), importance_picture(CARD)):
-        assert png_size(picture) == (770, 550)
-
-
-def test_the_model_stands_beside_its_baselines_in_a_table():
-    table = baselines_table(CARD).splitlines()
-    assert table[2] == "| **random_forest** | 2 of 3 (66.7%) | 66.7% | 0.050 | 24 h | 14,500 |"
-    assert table[-1] == "| calendar (comp1 every 45 d) | | | | | 25,000 |"
-    assert {line.count("|") for line in table} == {7}

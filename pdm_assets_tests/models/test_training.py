@@ -10,7 +10,7 @@ from pdm_assets.models.calibration import Platt
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.pipeline import MODEL_TYPES
 from pdm_assets.models.scoring import score
-from pdm_assets.models.training import TooFewFailures, TrainingError, train, weigh
+from pdm_assets.models.training import TooFewFailures, TrainingError, examine, train, weigh
 from pdm_assets.models.windows import Window, model_windows
 from pdm_assets.schemas.features import COMPONENT_RISK, READINGS_COUNT
 from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
@@ -37,12 +37,16 @@ COLUMNS = fleet_columns()
 WINDOWS = model_windows(CUTOFF, SETTINGS)
 
 
+def failures_of(spark, failures):
+    return spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in failures], FAILURES.struct)
+
+
 def trained(observations, labels, model_type="decision_tree", settings=SETTINGS, failures=()):
     spark = observations.sparkSession
     return train(
         observations,
         labels,
-        spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in failures], FAILURES.struct),
+        failures_of(spark, failures),
         spark.createDataFrame([], MAINTENANCE.struct),
         cutoff=CUTOFF,
         settings=settings,
@@ -158,8 +162,8 @@ def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not
 
 
 @pytest.fixture(scope="module")
-def challenger(observations, labels):
-    """A tree with failures of comp1 in its test window that errors foretell, and no others."""
+def failing():
+    """Failures of comp1 in the test window that errors foretell."""
     errors = [
         (machine, at)
         for machine, at, count in zip(COLUMNS["machine_id"], COLUMNS["observed_at"], COLUMNS["error1_count_24h"], strict=True)
@@ -168,7 +172,13 @@ def challenger(observations, labels):
     first = {machine: at for machine, at in reversed(errors)}  # of each machine
     failures = [(machine, str(at + dt.timedelta(hours=36))[:16], "comp1") for machine, at in first.items()]
     assert len(failures) == 5
-    return trained(observations, labels, failures=failures)
+    return failures
+
+
+@pytest.fixture(scope="module")
+def challenger(observations, labels, failing):
+    """A tree with failures in its test window, all of which it can warn of."""
+    return trained(observations, labels, failures=failing)
 
 
 def without_alerts(card, **changed):
@@ -192,6 +202,32 @@ def test_the_gate_gives_an_incumbent_of_another_type_its_own_calibration(challen
     assert verdict == same
     assert not verdict.is_promoted
     assert "cheaper in 0%" in verdict.reason
+
+
+def test_a_model_examined_on_the_window_that_it_was_tested_on_is_what_its_card_says(challenger, observations, labels, failing):
+    spark = observations.sparkSession
+    again = examine(
+        challenger.pipeline,
+        challenger.card,
+        observations,
+        labels,
+        failures_of(spark, failing),
+        spark.createDataFrame([], MAINTENANCE.struct),
+        cutoff=CUTOFF,
+        settings=SETTINGS,
+    )
+    assert again == challenger.card
+
+
+def test_a_model_examined_on_another_fleet_is_judged_by_that_fleets_failures(challenger, observations, labels):
+    spark = observations.sparkSession
+    healthy = labels.withColumn("fails_within_horizon", F.lit(False))
+    none = [spark.createDataFrame([], table.struct) for table in (FAILURES, MAINTENANCE)]
+    found = examine(
+        challenger.pipeline, challenger.card, observations, healthy, *none, cutoff=CUTOFF, settings=SETTINGS
+    ).events[POOLED]
+    assert (found.observed.failures, found.observed.true_episodes) == (0, 0)
+    assert found.observed.false_episodes > 0
 
 
 def test_the_gate_does_not_compare_on_days_that_the_incumbent_was_tuned_on(challenger):
