@@ -54,6 +54,7 @@ code { font-size: .85rem }
 lines count an alert from when its data had landed. Cost: missed failures, visits for nothing, planned repairs, by the settings.
 The calendar's intervals are the cheapest in hindsight.</small></p>
 <h2>By component</h2>{{ tabular(components) }}
+<p>{{ load }}</p>
 <h2>What the gate asked</h2>{{ tabular(conditions) }}
 <h2>Pictures</h2>
 {% for name, png in pictures.items() %}<figure><img alt="{{ name }}" src="data:image/png;base64,{{ png }}">
@@ -89,6 +90,7 @@ def page(card: ModelCard, verdict: Verdict, folds: Sequence[Fold], pictures: Map
             card=card,
             decision="promoted" if verdict.is_promoted else "refused",
             headline=headline(card),
+            load=load(card),
             baselines=baselines(card),
             components=components(card),
             conditions=conditions(verdict),
@@ -121,6 +123,20 @@ def headline(card: ModelCard) -> str:
         other = "replacing by the calendar" if report.calendar_cost < report.never_cost else "waiting for failures"
         word = "less" if report.saving >= 0 else "more"
         said.append(f"Acting on them would have cost {found.cost:,.0f}, {abs(report.saving):.0%} {word} than {other}")
+    return ". ".join(said) + "."
+
+
+def load(card: ModelCard) -> str:
+    """How many machines alarmed a day, and what a crew of limited visits would have had of the most probable ones."""
+    alarmed, crew = card.events[POOLED].alarmed_machines_per_day, card.capacity
+    said = [f"{alarmed:.1f} machines alarmed a day"]
+    if crew.precision is not None:
+        said.append(
+            f"Of {crew.visits_a_day} visits a day to the most probable components, alarm or not, {crew.precision:.0%} would have "
+            f"been to one that failed within {card.horizon_hours} h"
+        )
+    if crew.recall is not None:
+        said.append(f"{crew.recall:.0%} of the failures would have been visited in time")
     return ". ".join(said) + "."
 
 

@@ -112,13 +112,14 @@ def leads_picture(card: ModelCard) -> bytes:
     axes = figure.add_subplot()
     observed = card.events[POOLED].observed
     leads = np.array(card.events[POOLED].leads_hours)
-    bins = np.arange(0, card.horizon_hours + LEAD_STEP_HOURS, LEAD_STEP_HOURS)
-    axes.hist(leads, bins=bins.tolist(), edgecolor="white")
+    steps = np.arange(0, card.horizon_hours + 1, LEAD_STEP_HOURS)
+    # around each step, for leads are whole steps where observations and failures keep to them
+    axes.hist(leads, bins=[*(steps - LEAD_STEP_HOURS / 2), steps[-1] + LEAD_STEP_HOURS / 2], edgecolor="white")
     if observed.lead_median_hours is not None:
         axes.axvline(observed.lead_median_hours, color="C1", label=f"median {observed.lead_median_hours:.0f} h")
         axes.legend(fontsize=8)
     axes.set(
-        xticks=bins[:: max(1, len(bins) // 10)],
+        xticks=steps[:: max(1, len(steps) // 10)],
         xlabel="hours from the first alert to the failure, as observed",
         ylabel="failures caught",
         title=f"{card.version}: {observed.caught} of {observed.failures} failures caught, how early",
@@ -142,6 +143,7 @@ def costs_picture(curves: Mapping[WindowName, Mapping[str, CostCurve | None]], c
         axes.axvline(card.thresholds[component], color="C3", linewidth=1, label=f"chosen: {card.thresholds[component]:.3g}")
         axes.set(xscale="log", title=component, ylabel="cost", xlabel="threshold")
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     figure.suptitle(f"{card.version}: what alerts would have cost", fontsize=10)
@@ -163,6 +165,7 @@ def backtest_picture(folds: Sequence[Fold]) -> bytes:
     cost.plot(list(rules), list(rules.values()), "s:", color="grey", label="best rule of each fold")
     cost.set(ylabel="cost", title="Rolling-origin backtest: each month's model in the days before its cutoff")
     cost.set_ylim(bottom=0)
+    cost.yaxis.set_major_formatter("{x:,.0f}")
     cost.legend(fontsize=8)
     recall.set(ylabel="failures caught", ylim=(-0.02, 1.02))
     precision.set(ylabel="alarms that\nare right", ylim=(-0.02, 1.02), xlabel="cutoff of the fold", xticks=list(rules))

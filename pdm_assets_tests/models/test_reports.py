@@ -10,7 +10,7 @@ from pdm_assets.models.backtest import folds_of
 from pdm_assets.models.calibration import CostCurve
 from pdm_assets.models.evaluation import Outcomes
 from pdm_assets.models.events import Moments
-from pdm_assets.models.model_page import CAPTIONS, headline, page
+from pdm_assets.models.model_page import CAPTIONS, headline, load, page
 from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.models.reports import Tabular, backtest, baselines, components, leads, observations
 from pdm_assets_tests.builders import day
@@ -88,6 +88,13 @@ def test_the_headline_says_what_a_crew_would_have_had():
         "From 2015-10-30 to before 2015-11-29 it would have warned of 2 of 3 failures (90 % sure of 50% to 100%), half of them "
         "24 h ahead or more. 2 of 3 alarms were right. Acting on them would have cost 14,500, 42% less than replacing by the "
         "calendar."
+    )
+
+
+def test_the_load_of_the_crew_is_said_as_far_as_it_is_known():
+    assert load(CARD) == (
+        "0.4 machines alarmed a day. Of 10 visits a day to the most probable components, alarm or not, 50% would have been to "
+        "one that failed within 48 h."
     )
 
 
