@@ -132,8 +132,8 @@ def load(card: ModelCard) -> str:
     said = [f"{alarmed:.1f} machines alarmed a day"]
     if crew.precision is not None:
         said.append(
-            f"Of {crew.visits_a_day} visits a day to the most probable components, alarm or not, {crew.precision:.0%} would have "
-            f"been to one that failed within {card.horizon_hours} h"
+            f"Of {crew.visits_a_day} visits a day to the most probable components, alarm or not, {crew.precision:.0%} would "
+            f"have been to one that failed within {card.horizon_hours} h"
         )
     if crew.recall is not None:
         said.append(f"{crew.recall:.0%} of the failures would have been visited in time")
