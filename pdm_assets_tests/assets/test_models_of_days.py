@@ -60,7 +60,7 @@ def registering(plant, spark, monkeypatch):
 
     def register(context, config, lake, store, on, incumbent):
         now = dt.datetime.now(dt.UTC)
-        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "nowhere", "{}")
+        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "{}")
         lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
         verdict = Verdict(on not in refused, (Condition("cheap enough", on not in refused, "it costs a fortune"),))
         store.decide(f"model-{on}", verdict, on, "the test")
