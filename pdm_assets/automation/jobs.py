@@ -96,8 +96,15 @@ def _version_for(day: dt.date, model: str, store: ModelStore, registered: list[R
     of_type = [m for m in registered if m.model_type == model]
     if of_type:
         fitting = store.fitting(day, of_type)
+        ours = [m for m in of_type if m.horizon_hours == store.horizon_hours]
+        if not ours:
+            horizons = ", ".join(f"{hours} h" for hours in sorted({m.horizon_hours for m in of_type}))
+            raise dg.Failure(
+                f"no {model} foretells {store.horizon_hours} h ahead (PDM_HORIZON_HOURS), those registered foretell "
+                f"{horizons}: train one for this horizon, job train_model with force and model_type"
+            )
         if not fitting:
-            oldest = min(m.cutoff for m in of_type)
+            oldest = min(m.cutoff for m in ours)
             raise dg.Failure(f"no {model} knew nothing of {day}: the oldest has cutoff {oldest}; score from that day on")
         return fitting[-1].version
     named = next((m for m in registered if m.version == model), None)
