@@ -2,10 +2,11 @@
 
 import base64
 import datetime as dt
+import enum
 import json
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -28,11 +29,21 @@ ROW_METRICS = ("average_precision", "brier_skill", "calibration_error")
 EVENT_METRICS = ("event_recall", "alarm_precision", "false_alarms_per_machine_month", "lead_median_hours")
 
 
+class Classifier(enum.Enum):
+    """The values of ModelType, which the launchpad offers; run config can't be a Literal."""
+
+    vars().update({kind: kind for kind in get_args(ModelType)})
+
+
+# The name is all that Dagster says of an enum when it refuses another value.
+Classifier.__name__ = f"one of {', '.join(get_args(ModelType))}"
+
+
 class TrainingConfig(dg.Config):
     """How the model of a run is trained."""
 
     force: bool = Field(default=False, description="train for the last day of the run even if no model is due")
-    model_type: str | None = Field(default=None, description="classifier instead of PDM_MODEL_TYPE")
+    model_type: Classifier | None = Field(default=None, description="classifier instead of PDM_MODEL_TYPE")
 
 
 @dg.asset(
@@ -136,7 +147,7 @@ def _train(
     from pdm_assets.models.training import TrainingError, train, weigh
 
     windows = model_windows(day, SETTINGS)
-    kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
+    kind: ModelType = config.model_type.value if config.model_type else SETTINGS.model_type
     versions = {table.key: lake.version(table) for table in TRAINED_ON}
 
     def known_before(table: Table, start: dt.date | None, end: dt.date) -> DataFrame:

@@ -10,6 +10,7 @@ import pytest
 from pdm_assets.assets import training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
+from pdm_assets.models.training import TrainingError
 from pdm_assets.schemas.features import COMPONENT_RISK, DECISIONS, OBSERVATIONS, READINGS_COUNT, REGISTRY, WORKLIST
 from pdm_assets.schemas.raw import COMPONENTS, MAINTENANCE
 from pdm_assets.schemas.tables import TABLES
@@ -102,6 +103,24 @@ def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, re
     assert found[forced] == (f"model-{forced}", "trained")
     too_early = plant.run("2015-01-05", tables="failure_model", run_config=force)
     assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
+
+
+def test_a_training_makes_the_model_type_that_it_is_asked_for(plant, monkeypatch):
+    asked = []
+
+    def train(*_, model_type, **__):
+        asked.append(model_type)
+        raise TrainingError("this is all the test wants to know")
+
+    monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
+    monkeypatch.setattr("pdm_assets.models.training.train", train)
+    for table in training.TRAINED_ON:
+        plant.lake.ensure(table)
+    for config in ({}, {"model_type": "decision_tree"}):
+        forced = {"ops": {"models__failure_model": {"config": {"force": True, **config}}}}
+        text = failure(plant.run(WORKS_FROM.isoformat(), tables="failure_model", run_config=forced))
+        assert "this is all the test wants to know" in text
+    assert asked == ["random_forest", "decision_tree"]
 
 
 def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, registering):

@@ -1,15 +1,36 @@
-"""Which version a range is scored by."""
+"""What the jobs' run config takes, and which version a range is scored by."""
 
 import datetime as dt
+from typing import get_args
 
 import dagster as dg
 import pytest
 
 from pdm_assets.automation.jobs import _version_for
+from pdm_assets.definitions import defs
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import ModelStore, Registered
 from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.settings import ModelType
 from pdm_assets_tests.builders import day, utc
+
+
+def training(**config):
+    return {"ops": {"models__failure_model": {"config": config}}}
+
+
+@pytest.mark.parametrize("kind", get_args(ModelType))
+def test_a_training_takes_every_model_type(kind):
+    assert dg.validate_run_config(defs.resolve_job_def("train_model"), training(model_type=kind))
+
+
+@pytest.mark.parametrize("job", ["train_model", "process_days"])
+def test_a_model_type_that_does_not_exist_is_refused_before_the_run_and_those_there_are_named(job):
+    with pytest.raises(dg.DagsterInvalidConfigError) as refused:
+        dg.validate_run_config(defs.resolve_job_def(job), training(model_type="forest"))
+    assert "models__failure_model:config:model_type" in str(refused.value)
+    for word in ("forest", *get_args(ModelType)):
+        assert word in str(refused.value)
 
 
 def registered(version, kind, cutoff, horizon_hours=48):
