@@ -3,10 +3,18 @@
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from pdm_assets.automation.jobs import daily_scoring, process_days, score_range, train_model, weekly_training
+from pdm_assets.automation.jobs import (
+    daily_scoring,
+    daily_watch,
+    process_days,
+    score_range,
+    train_model,
+    watch_scores,
+    weekly_training,
+)
 from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.automation.retraining_sensor import retraining_sensor
 
-JOBS: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [process_days, train_model, score_range]
-SCHEDULES = [daily_scoring, weekly_training]
+JOBS: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [process_days, train_model, score_range, watch_scores]
+SCHEDULES = [daily_scoring, weekly_training, daily_watch]
 SENSORS = [landing_sensor, retraining_sensor]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pdm_assets.assets.scoring import risks
 from pdm_assets.assets.training import TrainingConfig
+from pdm_assets.checks.scoring import yesterday_is_scored
 from pdm_assets.partitions import DAILY
 from pdm_assets.resources.delta_io import describe
 from pdm_assets.resources.lake import Lake
@@ -26,6 +27,11 @@ train_model = dg.define_asset_job(
     "train_model",
     selection=dg.AssetSelection.assets(["models", "failure_model"]),
     description="The model in force for a day: trained if one is due or forced, else carried forward.",
+)
+watch_scores = dg.define_asset_job(
+    "watch_scores",
+    selection=dg.AssetSelection.checks(yesterday_is_scored),
+    description="Is yesterday scored? Asks the lake, makes nothing.",
 )
 
 
@@ -140,6 +146,18 @@ def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
     """Train for the running day: on what was known before it began."""
     config = dg.RunConfig(ops={"models__failure_model": TrainingConfig(force=True)})
     return _request(context.scheduled_execution_time.date(), config)
+
+
+@dg.schedule(
+    job=watch_scores,
+    cron_schedule="0 6 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The check yesterday_is_scored at 06:00 UTC, whatever ran: where nothing did, nothing else would say so.",
+)
+def daily_watch() -> dg.RunRequest:
+    """Ask; the check's result is all that comes of it."""
+    return dg.RunRequest()
 
 
 def _request(day: dt.date, config: dg.RunConfig | None = None) -> dg.RunRequest | dg.SkipReason:

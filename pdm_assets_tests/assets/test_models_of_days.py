@@ -6,8 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pyspark.sql import functions as F
 
-from pdm_assets.assets import training
+from pdm_assets.assets import scoring, training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.models.training import TrainingError
@@ -224,6 +225,28 @@ def test_a_machine_that_was_not_heard_enough_is_not_scored_and_named(plant, mode
     assert not found.passed
     assert "machines 4: these were not scored" in found.description
     assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 2)
+
+
+def test_scores_that_are_missing_for_no_reason_are_an_error_that_names_machines_and_days(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    last = SILENT_DAY + dt.timedelta(days=1)
+    at_06 = dt.datetime.combine(SILENT_DAY, dt.time(6), dt.UTC)
+    risks = scoring.risks
+
+    def most_risks(*arguments):
+        one_of_four = (F.col("machine_id") == 2) & (F.col("observed_at") == F.lit(at_06)) & (F.col("component") == "comp3")
+        return risks(*arguments).where(~one_of_four & (F.col("date") < F.lit(last)))  # and none of the last day
+
+    monkeypatch.setattr(scoring, "risks", most_risks)
+    result = plant.run(SILENT_DAY.isoformat(), last.isoformat(), tables="failure_model component_risk")
+    found = check(result, "scores/component_risk", "every_observation_has_a_score")
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.ERROR
+    assert "less than 18 h of readings of machines 4: these were not scored" in found.description
+    lost = "not every component is scored of machines 0, 1, 2, 3, 4, 5, which were heard"
+    assert f"{lost}: materialize scores/component_risk of {SILENT_DAY} to {last} again" in found.description
+    # two of the silent machine, one of machine 2, all of the last day
+    assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 3 + MACHINES * 2)
 
 
 def test_the_worklist_has_a_line_for_each_open_alarm_with_its_reason_and_its_page(plant, model, monkeypatch):
