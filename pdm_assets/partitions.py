@@ -18,13 +18,19 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 SETTINGS = Settings.from_environ(os.environ)
 
-# end_offset=1: the running day is a partition too, scored as its hours land.
-DAILY = dg.DailyPartitionsDefinition(
-    start_date=SETTINGS.first_day.isoformat(),
-    end_date=None if SETTINGS.last_day is None else (SETTINGS.last_day + dt.timedelta(days=1)).isoformat(),
-    end_offset=1 if SETTINGS.last_day is None else 0,
-    timezone="UTC",
-)
+
+def day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """The days from first_day to the running one or to last_day, whichever is earlier, all included."""
+    end = None if settings.last_day is None else (settings.last_day + dt.timedelta(days=1)).isoformat()
+    return dg.DailyPartitionsDefinition(
+        start_date=settings.first_day.isoformat(),
+        end_date=end,
+        end_offset=1,  # the running day is a partition too, scored as its hours land; end_date holds all the same
+        timezone="UTC",
+    )
+
+
+DAILY = day_partitions(SETTINGS)
 # A range is one Spark job, whatever its length; the same object everywhere, or layers split into runs of their own.
 ONE_RUN = dg.BackfillPolicy.single_run()
 

@@ -42,7 +42,9 @@ class Settings:
 
     data: Path = _setting(Path("data"), "data root: landing/, lake/, models/ and the engine's state live in it")
     first_day: dt.date = _setting(dt.date(2014, 1, 1), "first day partition (UTC)")
-    last_day: dt.date | None = _setting(None, "last day partition; without it the partitions follow the clock")
+    last_day: dt.date | None = _setting(
+        None, "last day partition; until it has come, and without it, the running day is the last"
+    )
     cadence_hours: int = _setting(12, "hours between two observations of a machine: 1, 3, 6, 12 or 24, from 06:00 on")
     horizon_hours: int = _setting(48, "how far ahead a failure is foretold: (observed_at, observed_at + horizon]")
     model_type: ModelType = _setting("random_forest", "classifier of each component")

@@ -3,10 +3,11 @@
 import base64
 import dataclasses
 import datetime as dt
+import enum
 import json
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -34,11 +35,21 @@ ROW_METRICS = ("average_precision", "brier_skill", "calibration_error")
 EVENT_METRICS = ("event_recall", "alarm_precision", "false_alarms_per_machine_month", "lead_median_hours")
 
 
+class Classifier(enum.Enum):
+    """The values of ModelType, which the launchpad offers; run config can't be a Literal."""
+
+    vars().update({kind: kind for kind in get_args(ModelType)})
+
+
+# The name is all that Dagster says of an enum when it refuses another value.
+Classifier.__name__ = f"one of {', '.join(get_args(ModelType))}"
+
+
 class TrainingConfig(dg.Config):
     """How the model of a run is trained."""
 
     force: bool = Field(default=False, description="train for the last day of the run even if no model is due")
-    model_type: str | None = Field(default=None, description="classifier instead of PDM_MODEL_TYPE")
+    model_type: Classifier | None = Field(default=None, description="classifier instead of PDM_MODEL_TYPE")
 
 
 @dg.asset(
@@ -172,7 +183,7 @@ def _train(
     from pdm_assets.models.reports import baselines, components, conditions
     from pdm_assets.models.training import TrainingError, weigh
 
-    kind: ModelType = config.model_type or SETTINGS.model_type  # type: ignore[assignment]
+    kind: ModelType = config.model_type.value if config.model_type else SETTINGS.model_type
     context.log.info(f"training {kind} for {day}")
     try:
         version = f"{kind}-{day}-{context.run.run_id[:8]}"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pdm_assets.assets.scoring import risks
 from pdm_assets.assets.training import TrainingConfig
+from pdm_assets.checks.scoring import yesterday_is_scored
 from pdm_assets.partitions import DAILY
 from pdm_assets.resources.delta_io import describe
 from pdm_assets.resources.lake import Lake
@@ -33,6 +34,11 @@ backtest = dg.define_asset_job(
     "backtest",
     selection=BACKTEST,
     description="What a model trained each month would have been worth; for a range of days with the first of a month in it.",
+)
+watch_scores = dg.define_asset_job(
+    "watch_scores",
+    selection=dg.AssetSelection.checks(yesterday_is_scored),
+    description="Is yesterday scored? Asks the lake, makes nothing.",
 )
 
 
@@ -103,8 +109,15 @@ def _version_for(day: dt.date, model: str, store: ModelStore, registered: list[R
     of_type = [m for m in registered if m.model_type == model]
     if of_type:
         fitting = store.fitting(day, of_type)
+        ours = [m for m in of_type if m.horizon_hours == store.horizon_hours]
+        if not ours:
+            horizons = ", ".join(f"{hours} h" for hours in sorted({m.horizon_hours for m in of_type}))
+            raise dg.Failure(
+                f"no {model} foretells {store.horizon_hours} h ahead (PDM_HORIZON_HOURS), those registered foretell "
+                f"{horizons}: train one for this horizon, job train_model with force and model_type"
+            )
         if not fitting:
-            oldest = min(m.cutoff for m in of_type)
+            oldest = min(m.cutoff for m in ours)
             raise dg.Failure(f"no {model} knew nothing of {day}: the oldest has cutoff {oldest}; score from that day on")
         return fitting[-1].version
     named = next((m for m in registered if m.version == model), None)
@@ -152,6 +165,18 @@ def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
 def monthly_backtest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """One fold more: the cutoff is the day that has just begun."""
     return _request(context.scheduled_execution_time.date())
+
+
+@dg.schedule(
+    job=watch_scores,
+    cron_schedule="0 6 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The check yesterday_is_scored at 06:00 UTC, whatever ran: where nothing did, nothing else would say so.",
+)
+def daily_watch() -> dg.RunRequest:
+    """Ask; the check's result is all that comes of it."""
+    return dg.RunRequest()
 
 
 def _request(day: dt.date, config: dg.RunConfig | None = None) -> dg.RunRequest | dg.SkipReason:

@@ -10,7 +10,8 @@ from pdm_assets.models.table import LEAST_READINGS
 from pdm_assets.partitions import DAILY
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake
-from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS, READINGS_COUNT
+from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, OBSERVATION_KEY, OBSERVATIONS, READINGS_COUNT
+from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.schemas.table import DATE
 
 NAMED_MACHINES = 10
@@ -18,7 +19,10 @@ NAMED_MACHINES = 10
 
 @dg.asset_check(asset=["scores", "component_risk"])
 def yesterday_is_scored(lake: Lake) -> dg.AssetCheckResult:
-    """Scores of the last whole day exist: freshness alone is satisfied by a backfill of an old day."""
+    """Scores of the last whole day exist: freshness alone is satisfied by a backfill of an old day.
+
+    Asked whenever scores are made, and every morning by the schedule `daily_watch`: that nothing ran, no run can say.
+    """
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     if not DAILY.has_partition_key(yesterday.isoformat()):
         return dg.AssetCheckResult(passed=True, metadata={"note": f"{yesterday} is outside of the day partitions"})
@@ -26,26 +30,51 @@ def yesterday_is_scored(lake: Lake) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=rows > 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=None if rows else f"no scores of {yesterday}: has its telemetry landed? Is the landing sensor on?",
+        description=None
+        if rows
+        else f"no scores of {yesterday}: has its telemetry landed? Is the landing sensor on, and a model in force?",
         metadata={"day": yesterday.isoformat(), "rows": rows},
     )
 
 
 @dg.asset_check(asset=["scores", "component_risk"])
 def every_observation_has_a_score(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
-    """On days with scores, every machine was heard enough of to be scored: one that fell silent is missed by no worklist."""
+    """On days with a model every observation has all its scores: a machine that fell silent is missed by no worklist."""
     start, end = span(context.partition_keys)
-    scored = [day for day, rows in lake.rows_by_day(COMPONENT_RISK, start, end).items() if rows]
-    observations = lake.arrow(OBSERVATIONS, start, end).to_table(columns=["machine_id", READINGS_COUNT, DATE])
-    observations = observations.filter(pc.is_in(observations[DATE], pa.array(scored, pa.date32())))
-    silent = observations.filter(pc.less(observations[READINGS_COUNT], LEAST_READINGS))
-    machines = sorted(pc.unique(silent["machine_id"]).to_pylist())
-    named = ", ".join(map(str, machines[:NAMED_MACHINES])) + (" and others" if len(machines) > NAMED_MACHINES else "")
+    with_model = [row[DATE] for row in lake.rows(FAILURE_MODEL, start, end) if row["model_version"]]
+    observations = lake.arrow(OBSERVATIONS, start, end).to_table(columns=[*OBSERVATION_KEY, READINGS_COUNT, DATE])
+    observations = observations.filter(pc.is_in(observations[DATE], pa.array(with_model, pa.date32())))
+    scores = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=[*OBSERVATION_KEY, "component"])
+    scored = scores.group_by([*OBSERVATION_KEY]).aggregate([("component", "count_distinct")])
+    held = observations.join(scored, [*OBSERVATION_KEY])
+    unscored = held.filter(pc.less(pc.fill_null(held["component_count_distinct"], 0), len(COMPONENTS)))
+    is_silent = pc.less(unscored[READINGS_COUNT], LEAST_READINGS)
+    silent, lost = unscored.filter(is_silent), unscored.filter(pc.invert(is_silent))
+    said = []
+    if len(silent):
+        said.append(f"less than {LEAST_READINGS} h of readings of machines {_machines(silent)}: these were not scored")
+    if len(lost):
+        said.append(
+            f"not every component is scored of machines {_machines(lost)}, which were heard: "
+            f"materialize scores/component_risk of {_days(lost)} again"
+        )
     return dg.AssetCheckResult(
-        passed=not machines,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"less than {LEAST_READINGS} h of readings of machines {named}: these were not scored"
-        if machines
-        else None,
-        metadata={"observations": len(observations), "not_scored": len(silent), "machines": len(machines)},
+        passed=not said,
+        severity=dg.AssetCheckSeverity.ERROR if len(lost) else dg.AssetCheckSeverity.WARN,
+        description="; ".join(said) or None,
+        metadata={
+            "observations": len(observations),
+            "not_scored": len(unscored),
+            "machines": len(pc.unique(unscored["machine_id"])),
+        },
     )
+
+
+def _machines(rows: pa.Table) -> str:
+    machines = sorted(pc.unique(rows["machine_id"]).to_pylist())
+    return ", ".join(map(str, machines[:NAMED_MACHINES])) + (" and others" if len(machines) > NAMED_MACHINES else "")
+
+
+def _days(rows: pa.Table) -> str:
+    first, last = pc.min(rows[DATE]).as_py(), pc.max(rows[DATE]).as_py()
+    return str(first) if first == last else f"{first} to {last}"

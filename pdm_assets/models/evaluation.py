@@ -71,10 +71,10 @@ class EventReport:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A crew that visits so many machine components a day, those of the greatest probability."""
+    """A crew that visits so many machine components a day, those of the greatest probability at their last observation."""
 
     visits_a_day: int
-    precision: float | None  # share of the visits where the component failed within the horizon
+    precision: float | None  # share of the visits after whose observation the component failed within the horizon
     recall: float | None  # share of the failures that were visited in time
 
 
@@ -166,14 +166,19 @@ def contender(
 def at_capacity(
     outcomes: Mapping[str, Outcomes], history: Mapping[str, History], visits_a_day: int, *, window: Window, rules: Rules
 ) -> Capacity:
-    """Precision and recall of the visits_a_day most probable machine components of each day, alerting or not."""
+    """Precision and recall of the visits_a_day most probable machine components of each day, alerting or not.
+
+    Whom to visit is decided in the evening, on the last observation of each machine: what an earlier one of the day said, and
+    a failure that came in between, is over by then.
+    """
     import pandas as pd
 
-    rows = pd.concat(
+    observed = pd.concat(
         pd.DataFrame(
             {
                 "component": component,
                 "machine": outcome.observations.machine,
+                "at": outcome.observations.at,
                 "day": outcome.observations.at // DAY,
                 "probability": outcome.probability,
                 "fails": outcome.fails,
@@ -182,8 +187,9 @@ def at_capacity(
         for component, outcome in outcomes.items()
     )
     visits = (
-        rows.groupby(["day", "machine", "component"], as_index=False)
-        .max()
+        observed.sort_values("at")
+        .groupby(["day", "machine", "component"])
+        .tail(1)
         .sort_values(["day", "probability", "machine", "component"], ascending=[True, False, True, True])
         .groupby("day")
         .head(visits_a_day)
@@ -192,9 +198,8 @@ def at_capacity(
     found = []
     for component, outcome in outcomes.items():
         its, past = outcome.observations, history[component]
-        visited = pd.MultiIndex.from_frame(visits.loc[visits["component"] == component, ["day", "machine"]])
-        is_last = its.at % DAY == (its.at % DAY).max(initial=0)  # whom to visit is decided on the day's last observation
-        is_visit = is_last & pd.MultiIndex.from_arrays([its.at // DAY, its.machine]).isin(visited)
+        visited = pd.MultiIndex.from_frame(visits.loc[visits["component"] == component, ["machine", "at"]])
+        is_visit = pd.MultiIndex.from_arrays([its.machine, its.at]).isin(visited)
         found.append(judge(its, is_visit, past.failures, past.closings, start=start, end=end, rules=rules))
     together = pool(found)
     failures = int(together.failures.sum())

@@ -81,7 +81,8 @@ class Judged:
 class EventMetrics:
     """How good the alerts of a window were to a crew; None where nothing happened to tell by.
 
-    `saving` is against the cheaper of never acting and calendar maintenance, as a share of its cost.
+    Leads are those of the failures caught, from the first alert: the median, the tenth of them that is shortest, and the share
+    with a day or more.
     """
 
     failures: int

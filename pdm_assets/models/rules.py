@@ -7,28 +7,12 @@ import numpy as np
 
 from pdm_assets.models.events import DAY, Costs, Judged, Moments
 from pdm_assets.models.metrics import Bools, Floats
-from pdm_assets.schemas.raw import CHANNEL_NAMES
+from pdm_assets.schemas.raw import CHANNEL_NAMES, ERROR_CODES, OWN_SIGNS
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
 
 SHIFTED_FROM = 3.0  # standard errors of the mean; a real step is 4 to 9 of them (field notes 2.2)
 CALENDAR_DAYS = (15, 30, 45, 60, 90, 120, 180)
 SHIFT_HOURS = min(LOOKBACK_HOURS)
-
-
-@dataclass(frozen=True)
-class OwnSigns:
-    """What tells of a component: the channel that moves and the errors that come together (field notes 2.2 and 2.3)."""
-
-    channel: str
-    errors: tuple[str, ...]
-
-
-OWN_SIGNS: Mapping[str, OwnSigns] = {
-    "comp1": OwnSigns("volt", ("error1",)),
-    "comp2": OwnSigns("rotate", ("error2", "error3")),
-    "comp3": OwnSigns("pressure", ("error4",)),
-    "comp4": OwnSigns("vibration", ("error5",)),
-}
 
 
 @dataclass(frozen=True)
@@ -60,12 +44,12 @@ def count_of(error: str) -> str:
 
 RULE_FEATURES = (
     *(mean_of(channel) for channel in CHANNEL_NAMES),
-    *(count_of(error) for signs in OWN_SIGNS.values() for error in signs.errors),
+    *(count_of(error) for error in ERROR_CODES),
 )
 
 
 def rule_alerts(component: str, features: Mapping[str, Floats], healthy: Mapping[str, Healthy]) -> dict[str, Bools]:
-    """Which observations each rule alerts on: own errors within 24 h, own channel shifted, both.
+    """Which observations each rule alerts on: own errors within 24 h, own channel shifted, both; without own signs, on none.
 
     Args:
         component: the component.
@@ -73,9 +57,10 @@ def rule_alerts(component: str, features: Mapping[str, Floats], healthy: Mapping
         healthy: usual values of each channel, from the training window; one that is not there is never shifted.
     """
     signs = OWN_SIGNS[component]
-    has_error = np.all([features[count_of(error)] > 0 for error in signs.errors], axis=0)
-    if (usual := healthy.get(signs.channel)) is None:
-        has_shift = np.zeros(len(has_error), bool)
+    never = np.zeros(len(next(iter(features.values()))), bool)
+    has_error = np.all([features[count_of(error)] > 0 for error in signs.errors], axis=0) if signs.errors else never
+    if signs.channel is None or (usual := healthy.get(signs.channel)) is None:
+        has_shift = never
     else:
         has_shift = np.abs(features[mean_of(signs.channel)] - usual.level) > SHIFTED_FROM * usual.spread
     return {"own error": has_error, "own channel shifted": has_shift, "own error and channel": has_error & has_shift}

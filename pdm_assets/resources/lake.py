@@ -155,7 +155,7 @@ class Lake(dg.ConfigurableResource):
         """Whether the table was created."""
         if self.catalog:
             return self.spark.spark_session.catalog.tableExists(self._sql_name(table))
-        return DeltaTable.is_deltatable(self.location(table), self._storage_options())
+        return DeltaTable.is_deltatable(self.location(table))
 
     def delta(self, table: Table) -> DeltaTable:
         """The table for reading without Spark.
@@ -164,12 +164,9 @@ class Lake(dg.ConfigurableResource):
             LakeError: if it was never written.
         """
         try:
-            return DeltaTable(self.location(table), storage_options=self._storage_options())
+            return DeltaTable(self.location(table))
         except TableNotFoundError as error:
             raise LakeError(f"{table.key} has never been written: materialize it first") from error
-
-    def _storage_options(self) -> dict[str, str] | None:
-        return None
 
     def version(self, table: Table) -> int:
         """Newest Delta version of the table."""

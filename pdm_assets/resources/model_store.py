@@ -46,7 +46,6 @@ class Registered:
     horizon_hours: int
     cutoff: dt.date
     trained_at: dt.datetime
-    path: str
 
     @property
     def age_order(self) -> tuple[dt.date, dt.datetime]:
@@ -149,7 +148,6 @@ class ModelStore(dg.ConfigurableIOManager):
             card.horizon_hours,
             _midnight(card.cutoff),
             dt.datetime.now(dt.UTC),
-            card.version,
             json.dumps(json.loads(card.to_json())),
         )
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
@@ -270,7 +268,7 @@ class ModelStore(dg.ConfigurableIOManager):
             return []
         rows = self.lake.rows(
             REGISTRY,
-            columns=["model_version", "model_type", "horizon_hours", "cutoff_at", "trained_at", "path"],
+            columns=["model_version", "model_type", "horizon_hours", "cutoff_at", "trained_at"],
         )
         models = [
             Registered(
@@ -279,7 +277,6 @@ class ModelStore(dg.ConfigurableIOManager):
                 r["horizon_hours"],
                 r["cutoff_at"].date(),
                 r["trained_at"],
-                r["path"],
             )
             for r in rows
         ]

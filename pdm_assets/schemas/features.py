@@ -110,7 +110,6 @@ REGISTRY = Table(
         column("horizon_hours", T.IntegerType(), "horizon that it foretells"),
         column("cutoff_at", T.TimestampType(), "nothing after it was known to the model"),
         column("trained_at", T.TimestampType(), "when training ended"),
-        column("path", T.StringType(), "folder of the saved pipeline and its card, below the data root"),
         column("card", T.StringType(), "model card, JSON"),
     ),
     unique=("model_version",),

@@ -1,5 +1,6 @@
 """The five raw tables and their quarantine: columns, keys, valid ranges and how a landed file names its columns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import types as T
@@ -17,6 +18,14 @@ class Channel:
     highest: float
 
 
+@dataclass(frozen=True)
+class OwnSigns:
+    """What is known to tell of a component: the channel that moves, the errors that come together (field notes 2.2 and 2.3)."""
+
+    channel: str | None = None
+    errors: tuple[str, ...] = ()
+
+
 CHANNELS = (
     Channel("volt", "V", 0.0, 1_000.0),
     Channel("rotate", "rpm", 0.0, 10_000.0),
@@ -24,8 +33,15 @@ CHANNELS = (
     Channel("vibration", "mm/s", 0.0, 1_000.0),
 )
 CHANNEL_NAMES = tuple(channel.name for channel in CHANNELS)
-COMPONENTS = ("comp1", "comp2", "comp3", "comp4")
 ERROR_CODES = ("error1", "error2", "error3", "error4", "error5")
+# A model learns a component's signs by itself. Those that are known make the rules that it must beat (models/rules.py).
+OWN_SIGNS: Mapping[str, OwnSigns] = {
+    "comp1": OwnSigns("volt", ("error1",)),
+    "comp2": OwnSigns("rotate", ("error2", "error3")),
+    "comp3": OwnSigns("pressure", ("error4",)),
+    "comp4": OwnSigns("vibration", ("error5",)),
+}
+COMPONENTS = tuple(OWN_SIGNS)
 
 MACHINE_ID = column("machine_id", T.LongType(), "number of the machine in the fleet")
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pyspark.sql import functions as F
 
-from pdm_assets.assets import backtest, training
+from pdm_assets.assets import backtest, scoring, training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
+from pdm_assets.models.training import TrainingError
 from pdm_assets.schemas.features import (
     BACKTEST,
     COMPONENT_FAILURES,
@@ -73,7 +75,7 @@ def registering(plant, spark, monkeypatch):
 
     def register(context, config, lake, store, reports, on, incumbent):
         now = dt.datetime.now(dt.UTC)
-        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "nowhere", "{}")
+        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "{}")
         lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
         verdict = Verdict(on not in refused, (Condition("cheap enough", on not in refused, "it costs a fortune"),))
         store.decide(f"model-{on}", verdict, on, "the test")
@@ -115,6 +117,24 @@ def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, re
     assert found[forced] == (f"model-{forced}", "trained")
     too_early = plant.run("2015-01-05", tables="failure_model", run_config=force)
     assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
+
+
+def test_a_training_makes_the_model_type_that_it_is_asked_for(plant, monkeypatch):
+    asked = []
+
+    def train(*_, model_type, **__):
+        asked.append(model_type)
+        raise TrainingError("this is all the test wants to know")
+
+    monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
+    monkeypatch.setattr("pdm_assets.models.training.train", train)
+    for table in training.TRAINED_ON:
+        plant.lake.ensure(table)
+    for config in ({}, {"model_type": "decision_tree"}):
+        forced = {"ops": {"models__failure_model": {"config": {"force": True, **config}}}}
+        text = failure(plant.run(WORKS_FROM.isoformat(), tables="failure_model", run_config=forced))
+        assert "this is all the test wants to know" in text
+    assert asked == ["random_forest", "decision_tree"]
 
 
 def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, registering):
@@ -218,6 +238,28 @@ def test_a_machine_that_was_not_heard_enough_is_not_scored_and_named(plant, mode
     assert not found.passed
     assert "machines 4: these were not scored" in found.description
     assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 2)
+
+
+def test_scores_that_are_missing_for_no_reason_are_an_error_that_names_machines_and_days(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
+    last = SILENT_DAY + dt.timedelta(days=1)
+    at_06 = dt.datetime.combine(SILENT_DAY, dt.time(6), dt.UTC)
+    risks = scoring.risks
+
+    def most_risks(*arguments):
+        one_of_four = (F.col("machine_id") == 2) & (F.col("observed_at") == F.lit(at_06)) & (F.col("component") == "comp3")
+        return risks(*arguments).where(~one_of_four & (F.col("date") < F.lit(last)))  # and none of the last day
+
+    monkeypatch.setattr(scoring, "risks", most_risks)
+    result = plant.run(SILENT_DAY.isoformat(), last.isoformat(), tables="failure_model component_risk")
+    found = check(result, "scores/component_risk", "every_observation_has_a_score")
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.ERROR
+    assert "less than 18 h of readings of machines 4: these were not scored" in found.description
+    lost = "not every component is scored of machines 0, 1, 2, 3, 4, 5, which were heard"
+    assert f"{lost}: materialize scores/component_risk of {SILENT_DAY} to {last} again" in found.description
+    # two of the silent machine, one of machine 2, all of the last day
+    assert (found.metadata["observations"].value, found.metadata["not_scored"].value) == (MACHINES * 2 * 2, 3 + MACHINES * 2)
 
 
 def test_the_worklist_has_a_line_for_each_open_alarm_with_its_reason_and_its_page(plant, model, monkeypatch):

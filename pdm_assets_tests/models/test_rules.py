@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
+from pdm_assets.models import rules
 from pdm_assets.models.events import DAY, Costs, Judged, Moments
-from pdm_assets.models.rules import OWN_SIGNS, Healthy, ages_at, by_the_calendar, rule_alerts
-from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
+from pdm_assets.models.rules import RULE_FEATURES, Healthy, ages_at, by_the_calendar, rule_alerts
+from pdm_assets.schemas.raw import CHANNEL_NAMES, ERROR_CODES, OWN_SIGNS, OwnSigns
 
 COSTS = Costs(missed_failure=100.0, false_visit=5.0, planned_repair=20.0)
 HEALTHY = {"rotate": Healthy(level=450.0, spread=15.0)}
@@ -10,13 +12,11 @@ HEALTHY = {"rotate": Healthy(level=450.0, spread=15.0)}
 
 def features(**columns):
     length = len(next(iter(columns.values())))
-    names = [f"{c}_mean_12h" for c in CHANNEL_NAMES] + [f"{e}_count_24h" for e in ERROR_CODES]
-    return {name: np.array(columns.get(name, [0.0] * length), float) for name in names}
+    return {name: np.array(columns.get(name, [0.0] * length), float) for name in RULE_FEATURES}
 
 
-def test_every_component_has_signs_of_its_own():
-    assert set(OWN_SIGNS) == set(COMPONENTS)
-    assert {signs.channel for signs in OWN_SIGNS.values()} == set(CHANNEL_NAMES)
+def test_every_channel_and_error_of_the_public_data_tells_of_one_component():
+    assert sorted(signs.channel for signs in OWN_SIGNS.values()) == sorted(CHANNEL_NAMES)
     assert sorted(e for signs in OWN_SIGNS.values() for e in signs.errors) == sorted(ERROR_CODES)
 
 
@@ -38,6 +38,24 @@ def test_errors_that_come_together_count_together_and_a_shift_counts_in_both_dir
 
 def test_a_channel_that_was_never_known_is_never_shifted():
     assert not rule_alerts("comp1", features(volt_mean_12h=[900.0]), {})["own channel shifted"].any()
+
+
+@pytest.mark.parametrize(
+    ("signs", "error", "shift"),
+    [
+        (OwnSigns(), [False, False], [False, False]),
+        (OwnSigns(errors=("error1",)), [True, False], [False, False]),
+        (OwnSigns(channel="rotate"), [False, False], [False, True]),
+    ],
+)
+def test_a_rule_never_alerts_on_a_sign_that_its_component_does_not_have(monkeypatch, signs, error, shift):
+    monkeypatch.setattr(rules, "OWN_SIGNS", {"comp5": signs})
+    found = rule_alerts("comp5", features(rotate_mean_12h=[450, 900], error1_count_24h=[1, 0]), HEALTHY)
+    assert {name: alerts.tolist() for name, alerts in found.items()} == {
+        "own error": error,
+        "own channel shifted": shift,
+        "own error and channel": [False, False],
+    }
 
 
 def moments(*pairs):

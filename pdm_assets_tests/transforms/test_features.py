@@ -3,12 +3,11 @@ import decimal
 import statistics
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pdm_assets.schemas.features import OBSERVATIONS
+from pdm_assets.schemas.raw import COMPONENTS, ERROR_CODES, ERRORS, MACHINES, MAINTENANCE, TELEMETRY
 from pdm_assets.transforms.features import observation_hours, observe_machines
-from pdm_assets_tests.builders import day, errors, machines, maintenance, telemetry, utc
+from pdm_assets_tests.builders import day, errors, frame, machines, maintenance, telemetry, utc
 
 HOUR = dt.timedelta(hours=1)
 
@@ -182,36 +181,56 @@ def test_statistics_keep_their_digits_where_the_level_dwarfs_the_spread(spark, l
 
 
 class TestNoFuture:
-    """Dropping everything after T changes no feature at or before T; making it absurd does not either."""
+    """Dropping everything after T changes no feature at or before T; making it absurd does not either.
 
-    @settings(
-        max_examples=4,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
-    @given(cut=st.integers(0, 47))
-    def test_no_feature_sees_past_its_observation(self, spark, cut):
-        readings = [
-            (1, at, float((n * 31) % 101)) for n, (_, at, _) in enumerate(hourly(1, "2015-01-01 00:00", "2015-01-04 23:00"))
+    Each machine lives the same life and is cut at another T, every 90 minutes of 30 hours, so that one frame tries them all.
+    """
+
+    CUTS = tuple(utc("2015-01-03 00:00") + n * dt.timedelta(minutes=90) for n in range(21))
+    HOURS = tuple(utc("2015-01-01 00:00") + n * HOUR for n in range(96))
+    EVENTS = tuple(utc("2015-01-02 03:00") + n * dt.timedelta(minutes=301) for n in range(12))
+    DAYS = (day("2015-01-03"), day("2015-01-04"))
+    TABLES = (MACHINES, TELEMETRY, ERRORS, MAINTENANCE)
+
+    def life(self, machine, until=None, absurd=False):
+        """Rows of the raw tables of one machine; what comes after `until` is left out, or such as never was."""
+        fleet = [(machine, "model3", 18, on) for on in self.DAYS]
+        readings = [(machine, at, *(float(n * k % 101) for k in (31, 17, 43, 7))) for n, at in enumerate(self.HOURS)]
+        happened = [(machine, at, f"error{n % 5 + 1}") for n, at in enumerate(self.EVENTS)]
+        replaced = [(machine, at, f"comp{n % 4 + 1}") for n, at in enumerate(self.EVENTS)]
+        if until is None:
+            return fleet, readings, happened, replaced
+        events = [[row for row in rows if row[1] <= until] for rows in (readings, happened, replaced)]
+        if absurd:
+            after = [at for hour in self.HOURS for at in (hour, hour + dt.timedelta(minutes=1)) if at > until]
+            fleet = [row if on <= until.date() else (machine, "no model", 199, on) for row in fleet for on in row[3:]]
+            events[0] += [(machine, at, 1e9, -1e9, 1e-9, 1e300) for at in after]
+            events[1] += [(machine, at, code) for at in after for code in ERROR_CODES]
+            events[2] += [(machine, at, component) for at in after for component in COMPONENTS]
+        return fleet, *events
+
+    def observed(self, spark, lives, cadence_hours):
+        """By machine, the observations of its lives by time."""
+        tables = [[row for life in lives for row in life[n]] for n in range(4)]
+        frames = [
+            frame(spark, table, rows) for table, rows in zip((MACHINES, TELEMETRY, ERRORS, MAINTENANCE), tables, strict=True)
         ]
-        events = [(1, (utc("2015-01-02 03:00") + n * 5 * HOUR).strftime("%Y-%m-%d %H:%M")) for n in range(12)]
-        error_rows = [(*event, f"error{n % 5 + 1}") for n, event in enumerate(events)]
-        replacements = [(*event, f"comp{n % 4 + 1}") for n, event in enumerate(events)]
-        on = ((1, "2015-01-03"), (1, "2015-01-04"))
-        until = (utc("2015-01-03 00:00") + cut * HOUR).strftime("%Y-%m-%d %H:%M")
-        whole = observe(spark, readings, on=on, errors_=error_rows, maintenance_=replacements, cadence_hours=3)
-        known = observe(
-            spark,
-            [row for row in readings if row[1] <= until],
-            on=on,
-            errors_=[row for row in error_rows if row[1] <= until],
-            maintenance_=[row for row in replacements if row[1] <= until],
-            cadence_hours=3,
-        )
-        past = {key: row for key, row in whole.items() if row["observed_at"].replace(tzinfo=dt.UTC) <= utc(until)}
-        assert known == past
-        assert cut < 3 or past
+        found = {}
+        for row in observe_machines(*frames, cadence_hours=cadence_hours).toArrow().to_pylist():
+            found.setdefault(row.pop("machine_id"), {})[row["observed_at"]] = row
+        return found
+
+    @pytest.mark.parametrize("cadence", [1, 3, 12, 24])
+    def test_no_feature_sees_past_its_observation(self, spark, cadence):
+        (whole,) = self.observed(spark, [self.life(0)], cadence).values()
+        assert len(whole) == 2 * 24 // cadence
+        for absurd in (False, True):
+            cut = self.observed(spark, [self.life(m, until, absurd) for m, until in enumerate(self.CUTS)], cadence)
+            for machine, until in enumerate(self.CUTS):
+                past = {at: row for at, row in whole.items() if at <= until}
+                assert {at: row for at, row in cut[machine].items() if at <= until} == past, (absurd, until)
+        # the last cut is at an observation of every cadence, which was made with nothing landed after it
+        assert self.CUTS[-1] in whole
 
 
 def test_a_range_of_days_gives_the_rows_of_the_whole_history(spark):
