@@ -77,7 +77,7 @@ def _from_files_to_worklist(root: Path, engine: SparkEngine) -> dict:
     ruled = trained.card.events["comp5"].rules
     found["alarms_by_rule"] = {name: its.true_episodes + its.false_episodes for name, its in ruled.items()}
     found["recall"] = trained.card.metrics["test"]["comp5"].observation_recall
-    plant.store.save(trained, "a-run")
+    plant.store.save(trained, {}, "a-run")
     plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
     assert plant.run(CUTOFF.isoformat(), LAST.isoformat(), tables=DOWNSTREAM).success
     end = LAST + dt.timedelta(days=1)
