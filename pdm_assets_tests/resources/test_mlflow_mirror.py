@@ -111,9 +111,7 @@ def models(plant, uri, request, monkeypatch):
 
 @pytest.fixture
 def client(uri):
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri, uri)
+    return mlflow_mirror._client(uri)
 
 
 def versions(client, name):
