@@ -289,6 +289,23 @@ def _put_in_force(store: "ModelStore", card: "ModelCard", day: dt.date, reason: 
     store.decide(card.version, Verdict(True, (Condition("asked for", True, reason),)), day, f"user {_user()}")
     now = store.in_force(day, store.registered(), store.decisions())
     click.echo(f"{now.version if now else 'nothing'} is in force from {day} on")
+    _show_in_mlflow(store)
+
+
+def _show_in_mlflow(store: "ModelStore") -> None:
+    """Bring the mirror up to date, if there is one; what was done to the registry stands without it."""
+    from pdm_assets.resources.mlflow_mirror import MirrorError, mirror
+
+    settings = _settings()
+    if settings.mlflow_uri is None:
+        return
+    try:
+        mirrored = mirror(store, settings.mlflow_uri, settings.mlflow_name, _today())
+    except MirrorError as error:
+        click.echo(f"warning: {error}", err=True)
+        return
+    for version, why in mirrored.left_out.items():
+        click.echo(f"warning: {version} is not in MLflow: {why}", err=True)
 
 
 def _user() -> str:
@@ -314,9 +331,31 @@ def export(version: str, archive: Path) -> None:
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 def import_model(archive: Path) -> None:
     """Register the version in an ARCHIVE that `export` wrote, once its checksums and content are found right."""
+    store = _store()
     with _said_plainly():
-        card = _store().take_in(archive)
+        card = store.take_in(archive)
     click.echo(f"{card.version} is registered. `pdm-assets models promote {card.version}` puts it in force")
+    _show_in_mlflow(store)
+
+
+@models.command("mirror")
+def mirror_models() -> None:
+    """Bring the MLflow server of PDM_MLFLOW_URI up to date with the registry: runs, versions, decisions and aliases."""
+    from pdm_assets.resources.mlflow_mirror import MirrorError, mirror
+
+    settings = _settings()
+    if settings.mlflow_uri is None:
+        raise click.ClickException("PDM_MLFLOW_URI is not set: there is no MLflow server to bring up to date")
+    try:
+        mirrored = mirror(_store(), settings.mlflow_uri, settings.mlflow_name, _today())
+    except MirrorError as error:
+        raise click.ClickException(str(error)) from error
+    for version, why in mirrored.left_out.items():
+        click.echo(f"warning: {version} is not in MLflow: {why}", err=True)
+    for version in mirrored.added:
+        click.echo(f"added {version}: {mirrored.runs[version]}")
+    words = ", ".join(f"{alias} is {version}" for alias, version in mirrored.aliases.items()) or "no version is in force"
+    click.echo(f"{settings.mlflow_name} at {settings.mlflow_uri}: {len(mirrored.runs)} versions, {words}")
 
 
 @main.command()

@@ -6,10 +6,12 @@
 
 import dataclasses
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 ModelType = Literal["random_forest", "decision_tree", "gradient_boosted_trees", "logistic_regression"]
 SparkMode = Literal["engine", "classic", "remote"]
@@ -69,6 +71,12 @@ class Settings:
     spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
     catalog: str | None = _setting(None, "with schema: write named tables catalog.schema.group_name, not paths under lake/")
     schema: str | None = _setting(None, "see catalog")
+    mlflow_uri: str | None = _setting(
+        None, "an MLflow server that models are mirrored to, such as http://host:5000; none: no mirror"
+    )
+    mlflow_name: str = _setting(
+        "pdm-failure-model", "experiment and registered model of the mirror; another for each plant that shares a server"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values no part of the platform could work with."""
@@ -100,6 +108,14 @@ class Settings:
             raise SettingError("PDM_SPARK_MODE=remote needs PDM_SPARK_REMOTE, such as sc://host:15002/;token=...")
         if (self.catalog is None) != (self.schema is None):
             raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
+        if self.mlflow_uri is not None and not _is_plain_address(self.mlflow_uri):
+            # It may hold a password: it is not shown.
+            raise SettingError(
+                "PDM_MLFLOW_URI: take http(s)://host:port without user, password or query. MLflow itself reads "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
+            raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")
 
     @property
     def horizon(self) -> dt.timedelta:
@@ -135,6 +151,16 @@ class Settings:
         """The variables that give these settings back, for a child process."""
         values = {f"PDM_{field.name.upper()}": getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _is_plain_address(text: str) -> bool:
+    """Whether it is where a server is and nothing more: what it holds is printed in logs and links."""
+    try:
+        address = urlsplit(text)
+        is_located = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, half of an IPv6 address
+        return False
+    return is_located and not (set("@?#") & set(text))
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:

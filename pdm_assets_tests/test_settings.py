@@ -47,12 +47,24 @@ def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
         ),
         ({"PDM_COST_FALSE_VISIT": "0"}, "PDM_COST_FALSE_VISIT=0.0 more than 0"),
         ({"PDM_LEAST_LEAD_HOURS": "48"}, "take less than PDM_HORIZON_HOURS=48"),
+        ({"PDM_MLFLOW_URI": "sqlite:///mlflow.db"}, "take http(s)://host:port"),
+        ({"PDM_MLFLOW_URI": "http://host:port"}, "take http(s)://host:port"),
+        ({"PDM_MLFLOW_NAME": "plant's"}, "take letters, digits"),
         ({"PDM_FIRST_DAY": "2015-02-01", "PDM_LAST_DAY": "2015-01-01"}, "is before"),
     ],
 )
 def test_what_can_not_be_used_is_refused_by_name(given, said):
     with pytest.raises(SettingError, match=re.escape(said)):
         Settings.from_environ(given)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:s3cret@host", "https://s3cret@host/x", "http://host?token=s3cret", "me:s3cret@host"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(address):
+    with pytest.raises(SettingError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        Settings.from_environ({"PDM_MLFLOW_URI": address})
+    assert "s3cret" not in str(refused.value)
 
 
 def test_the_documented_settings_are_the_settings():

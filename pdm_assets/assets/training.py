@@ -5,7 +5,7 @@ import dataclasses
 import datetime as dt
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -81,6 +81,7 @@ def failure_model(
     observed = lake.first_and_last_day(OBSERVATIONS)
     models, decisions = model_store.registered(), model_store.decisions()
     chosen: dict[dt.date, DayModel] = {}
+    trained: dict[dt.date, str] = {}
     for day in days:
         incumbent = model_store.in_force(day, models, decisions)
         forced = config.force and day == days[-1]
@@ -90,6 +91,7 @@ def failure_model(
             found = missing or _train(context, config, lake, model_store, reports, day, incumbent)
             if isinstance(found, TrainedFor):
                 models, decisions = model_store.registered(), model_store.decisions()
+                trained[day] = found.version
                 if found.verdict.is_promoted:
                     chosen[day] = DayModel(found.version, day, "trained", f"{'forced' if forced else 'due'}, and promoted")
                     continue
@@ -106,6 +108,7 @@ def failure_model(
             if incumbent
             else DayModel(None, None, "refused", f"{said}. `pdm-assets models promote VERSION` puts one in force all the same")
         )
+    _show_in_mlflow(context, model_store, trained)
     return chosen
 
 
@@ -220,6 +223,25 @@ def _train(
         partition_key=day.isoformat(),
     )
     return TrainedFor(card.version, verdict)
+
+
+def _show_in_mlflow(context: dg.AssetExecutionContext, store: ModelStore, trained: Mapping[dt.date, str]) -> None:
+    """Bring the mirror up to date, if there is one; also after no training, as what is in force changes with the day."""
+    from pdm_assets.resources.mlflow_mirror import MirrorError, mirror
+
+    if SETTINGS.mlflow_uri is None:
+        return
+    try:
+        mirrored = mirror(store, SETTINGS.mlflow_uri, SETTINGS.mlflow_name)
+    except MirrorError as error:
+        context.log.warning(str(error))
+        return
+    for version, why in mirrored.left_out.items():
+        context.log.warning(f"{version} is not in MLflow: {why}")
+    for day, version in trained.items():
+        if version in mirrored.runs:
+            link = {"mlflow_run": dg.MetadataValue.url(mirrored.runs[version])}
+            context.add_asset_metadata(link, asset_key=context.asset_key, partition_key=day.isoformat())
 
 
 def folds_before(lake: Lake, day: dt.date) -> list[Fold]:
