@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 
 from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, reads
 from pdm_assets.resources.lake import Lake
-from pdm_assets.schemas.features import OBSERVATIONS
+from pdm_assets.schemas.features import OBSERVATIONS, READINGS_COUNT
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES, TELEMETRY
 from pdm_assets.transforms.features import observe_machines
 from pdm_assets.transforms.labels import label_observations
@@ -20,14 +20,14 @@ def observation_lineage() -> dg.TableColumnLineage:
     """Which raw columns each feature is made from."""
 
     def source(feature: str) -> list[dg.TableColumnDep]:
-        stem = feature.split("_", maxsplit=1)[0]
-        if stem in CHANNEL_NAMES:
-            return [_dep("telemetry", stem), _dep("telemetry", "observed_at")]
-        if stem in ERROR_CODES:
+        for channel in CHANNEL_NAMES:
+            if feature.startswith(f"{channel}_"):
+                return [_dep("telemetry", channel), _dep("telemetry", "observed_at")]
+        if feature.startswith(tuple(f"{code}_" for code in ERROR_CODES)):
             return [_dep("errors", "error_code"), _dep("errors", "occurred_at")]
-        if stem in COMPONENTS:
+        if feature.startswith(tuple(f"{component}_" for component in COMPONENTS)):
             return [_dep("maintenance", "component"), _dep("maintenance", "performed_at")]
-        if stem in ("readings", "observed"):
+        if feature in (READINGS_COUNT, "observed_at"):
             return [_dep("telemetry", "observed_at")]
         return [_dep("machines", feature)]
 
