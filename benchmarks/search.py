@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleets import DAYS, MACHINES, Fleet, cutoffs, make
+from fleets import DAYS, Fleet, cutoffs, make
 
 from pdm_assets.models.backtest import Fold, MeanAndWorst, folds_of, summarize
 from pdm_assets.resources.spark import SparkEngine
@@ -18,6 +18,7 @@ from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 
 RESULTS = Path(__file__).parent / "search.md"
 FOLDS = 2
+MACHINES = 100
 # Around each type's usual values; every dict stands alone, what it does not name is as in settings.HYPERPARAMETERS.
 TRIED: Mapping[ModelType, Sequence[Mapping[str, float | str]]] = {
     "random_forest": (
@@ -40,8 +41,8 @@ def main() -> None:
         engine = SparkEngine.of(Settings(data=Path(folder) / "data"))
         try:
             spark = engine.spark_session
-            usual = make(spark, Path(folder), "usual", seed=11)
-            harder = make(spark, Path(folder), "harder", seed=12, harder=True)
+            usual = make(spark, Path(folder), "usual", seed=11, machines=MACHINES)
+            harder = make(spark, Path(folder), "harder", seed=12, harder=True, machines=MACHINES)
             tables = [_search(kind, (usual, harder), settings) for kind in TRIED]
         finally:
             engine.close()
