@@ -143,6 +143,7 @@ def _train(
         return lake.read(table, start, end, version=versions[table.key])
 
     context.log.info(f"training {kind} for {day}: learns from {windows.train.start} to {windows.train.end}")
+    champion = store.load(incumbent.version) if incumbent else None  # a damaged one is told before the training, not after it
     try:
         trained = train(
             known_before(OBSERVATIONS, windows.train.start, windows.test.end),
@@ -161,7 +162,7 @@ def _train(
         return str(error)
     store.save(trained, context.run.run_id)
     card = trained.card
-    verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
+    verdict = weigh(trained, champion)
     store.decide(card.version, verdict, day, f"gate, run {context.run.run_id}")
     context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
     rows, events = card.metrics["test"][POOLED], card.events[POOLED]
