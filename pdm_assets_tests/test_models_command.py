@@ -157,3 +157,21 @@ def test_a_model_that_can_not_work_here_is_not_taken_in(models, plant, tmp_path,
     assert said in result.output
     assert len(plant.store.registered()) == 3
     assert not list((tmp_path / "plant" / "models").glob(".*"))
+
+
+def test_a_model_whose_pipeline_reads_other_than_its_card_says_is_not_taken_in(models, plant, tmp_path, tree):
+    from pdm_assets.resources.model_folder import pack, seal
+
+    folder = plant.store.folder("third")
+    (folder / "card.json").write_text(dataclasses.replace(tree.card, version="new").to_json())
+    for path in folder.rglob("metadata/part-*"):
+        path.write_text(path.read_text().replace("volt_mean_12h", "oil_mean_12h"))
+        path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+    seal(folder)
+    pack(folder, tmp_path / "new.zip")
+    result = models("import", tmp_path / "new.zip")
+    assert result.exit_code == 1
+    assert "the pipeline of new can't score rows of features/observations" in result.output
+    assert "oil_mean_12h" in result.output
+    assert len(plant.store.registered()) == 3
+    assert not list((tmp_path / "plant" / "models").glob(".*"))

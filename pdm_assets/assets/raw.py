@@ -28,6 +28,9 @@ from pdm_assets.transforms.ingest import quarantined_rows, raw_rows, sort_landed
 EVENT_TABLES = tuple(table.key for table in RAW_TABLES if table is not MACHINES)
 BALANCE = "every_landed_row_is_accounted_for"
 TAKEN = "every_landed_file_was_taken"
+FEW_REJECTED = "few_rows_are_quarantined"
+DAYS_NAMED, REASONS_NAMED = 5, 3
+REJECTED_SHARE = 0.1  # of a day's landed rows: more is an outage or something new, not an odd row
 
 Events = Iterator[dg.Output[DataFrame | None] | dg.AssetCheckResult]
 
@@ -61,6 +64,11 @@ def _options(table: Table, doc: str, **raw_options: Any) -> dict[str, Any]:
                 TAKEN,
                 asset=key,
                 description="no landed file was refused for its columns or because it can't be read",
+            ),
+            dg.AssetCheckSpec(
+                FEW_REJECTED,
+                asset=key,
+                description=f"up to {REJECTED_SHARE:.0%} of the landed rows of each day; else names the days and what is wrong",
             ),
         ],
         "partitions_def": DAILY,
@@ -159,6 +167,31 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
         passed=not look.refused,
         description="; ".join(str(file.refusal) for file in look.refused) or None,
         metadata={"refused_files": len(look.refused)},
+    )
+    yield _few_rejected(lake, table, landed, stored)
+
+
+def _few_rejected(
+    lake: Lake, table: Table, landed: Mapping[dt.date, int], stored: Mapping[dt.date, int]
+) -> dg.AssetCheckResult:
+    """A channel that is silent, a code or a machine that nobody told us of: each row says so, but who looks at rows?"""
+    many = {
+        day: (count, landed[day]) for day, count in sorted(stored.items()) if count > REJECTED_SHARE * landed.get(day, 0) > 0
+    }
+    reasons: Counter[str] = Counter()
+    if many:
+        rows = lake.rows(quarantine_of(table), min(many), max(many) + dt.timedelta(days=1), ["reason", DATE])
+        reasons.update(row["reason"] for row in rows if row[DATE] in many)
+    said = ", ".join(f"{day}: {count} of {rows}" for day, (count, rows) in list(many.items())[:DAYS_NAMED])
+    more = f" and {len(many) - DAYS_NAMED} days more" if len(many) > DAYS_NAMED else ""
+    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_NAMED))
+    return dg.AssetCheckResult(
+        check_name=FEW_REJECTED,
+        asset_key=table.key.split("/"),
+        passed=not many,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{said}{more} rows are in {quarantine_of(table).key}, most of them because: {why}" if many else None,
+        metadata={"days_with_many": len(many), "quarantined_rows": sum(stored.values())},
     )
 
 

@@ -188,6 +188,7 @@ def _train(
 
     kind: ModelType = config.model_type.value if config.model_type else SETTINGS.model_type
     context.log.info(f"training {kind} for {day}")
+    champion = store.load(incumbent.version) if incumbent else None  # a damaged one is told before the training, not after it
     try:
         version = f"{kind}-{day}-{context.run.run_id[:8]}"
         trained = trained_for(lake, day, kind=kind, settings=SETTINGS, version=version)
@@ -195,7 +196,7 @@ def _train(
         return str(error)
     card, pictures = trained.card, pictures_of(trained)
     store.save(trained, pictures, context.run.run_id)
-    verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
+    verdict = weigh(trained, champion)
     store.decide(card.version, verdict, day, f"gate, run {context.run.run_id}")
     context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
     rows, events = card.metrics["test"][POOLED], card.events[POOLED]

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdm_assets.schemas.raw import MAINTENANCE, TELEMETRY
+from pdm_assets.models.realised import ROLLING_DAYS
+from pdm_assets.schemas.raw import FAILURES, MAINTENANCE, TELEMETRY
 
 KNOWN = "known to its end"
 MAX_DAYS_A_RUN = 400  # bounds what a run that dies has to repeat
@@ -109,8 +110,12 @@ def _reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int
     keys = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)}
     if keys == {KNOWN}:
         return 0
-    # Days since replacement look back without limit.
-    return None if MAINTENANCE.key in keys else max(lookback_days, horizon_days)
+    if MAINTENANCE.key in keys:
+        return None  # days since replacement look back without limit
+    # A failure is in the 30 days of realised performance up to 29 days later, and makes an alarm of its own day right or wrong
+    # in those that end a horizon after them.
+    monitored = ROLLING_DAYS + horizon_days - 1 if FAILURES.key in keys else 0
+    return max(lookback_days, horizon_days, monitored)
 
 
 def _reason(day: dt.date, now: Marks, seen: Marks) -> str:

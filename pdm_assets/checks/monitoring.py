@@ -18,13 +18,17 @@ def no_lasting_drift(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.A
     last = span(context.partition_keys)[1] - DAY
     found = lasting_drift(lake, last)
     rows = {row["feature"]: row for row in lake.rows(FEATURE_DRIFT, last, last + DAY)} if found else {}
-    said = ", ".join(f"{name} (PSI {rows[name]['psi'] or 0:.2f}, {rows[name]['missing']:.0%} missing)" for name in found)
+    said = ", ".join(f"{name} ({_psi(rows[name]['psi'])}, {rows[name]['missing']:.0%} missing)" for name in found)
     return dg.AssetCheckResult(
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"moved on {K} of the last {N} days: {said}. {ADVICE}" if found else None,
         metadata={"day": last.isoformat(), "moved": ", ".join(found)},
     )
+
+
+def _psi(value: float | None) -> str:
+    return "no PSI" if value is None else f"PSI {value:.2f}"
 
 
 @dg.asset_check(asset=["monitoring", "realised_performance"])

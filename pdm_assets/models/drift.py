@@ -38,6 +38,9 @@ def reference_of(values: Floats, weights: Floats | None = None) -> Reference:
     if not known.any():
         return Reference((), (), missing)
     edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS))
+    if len(edges) == 1:
+        # all but a constant: with an edge right below it, one that falls leaves its bin as one that rises does
+        edges = np.array([np.nextafter(edges[0], -np.inf), edges[0]])
     bins = np.bincount(np.searchsorted(edges, values[known]), weights[known], minlength=len(edges) + 1)
     return Reference(tuple(edges.tolist()), tuple((bins / bins.sum()).tolist()), missing)
 

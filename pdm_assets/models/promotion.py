@@ -156,11 +156,11 @@ def _catches(challenger: Contender) -> Condition:
 
 
 def _is_bearable(challenger: Contender) -> Condition:
-    machines = _machines(challenger)
-    share = challenger.alarmed_machines_per_day / machines if machines else 0.0
-    return Condition(
-        f"alerts on less than {WORST_ALARMED_SHARE:.0%} of the fleet a day", share < WORST_ALARMED_SHARE, f"{share:.1%}"
-    )
+    name, machines = f"alerts on less than {WORST_ALARMED_SHARE:.0%} of the fleet a day", _machines(challenger)
+    if not machines:
+        return Condition(name, False, "the test window has no observation with a known outcome: nothing can be told")
+    share = challenger.alarmed_machines_per_day / machines
+    return Condition(name, share < WORST_ALARMED_SHARE, f"{share:.1%}")
 
 
 def _machines(contender: Contender) -> int:

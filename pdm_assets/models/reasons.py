@@ -122,7 +122,8 @@ def _channel(channel: str, features: Mapping[str, float | None], card: ModelCard
     if usual is None or not known:
         return f"{channel} of the last {max(LOOKBACK_HOURS)} h"
     spread = {hours: usual.spread_over(hours) for hours in known}
-    hours = max(known, key=lambda h: abs(known[h] - usual.level) / spread[h] if spread[h] else 0.0)
+    # a channel that never varied has no standard errors: the farthest then
+    hours = max(known, key=lambda h: abs(known[h] - usual.level) / (spread[h] or 1.0))
     return f"{channel} {hours} h mean {known[hours]:.1f}, normal {usual.level:.1f} ± {spread[hours]:.1f}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -146,10 +147,15 @@ class Lake(dg.ConfigurableResource):
         properties = ", ".join(
             f"{_quoted(f'delta.constraints.{name}')}={_quoted(rule)}" for name, rule in table.constraints.items()
         )
-        self.spark.spark_session.sql(
-            f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}"
-            + (f" TBLPROPERTIES ({properties})" if properties else "")
-        )
+        try:
+            self.spark.spark_session.sql(
+                f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}"
+                + (f" TBLPROPERTIES ({properties})" if properties else "")
+            )
+        except PySparkException:
+            # Of two who create it at once Delta lets one win; the other finds the table there and goes on.
+            if not self.exists(table):
+                raise
 
     def exists(self, table: Table) -> bool:
         """Whether the table was created."""

@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
+from pyspark.errors import PySparkException
 
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.promotion import Verdict
+from pdm_assets.models.scoring import score
 from pdm_assets.resources import model_folder
 from pdm_assets.resources.delta_io import days_of, describe, mark_days
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_folder import ModelFolderError
-from pdm_assets.schemas.features import CATEGORICAL_FEATURES, DECISIONS, FAILURE_MODEL, NUMERIC_FEATURES, REGISTRY
+from pdm_assets.schemas.features import (
+    CATEGORICAL_FEATURES,
+    DECISIONS,
+    FAILURE_MODEL,
+    NUMERIC_FEATURES,
+    OBSERVATIONS,
+    REGISTRY,
+)
 from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.schemas.table import DATE
 from pdm_assets.settings import Settings
@@ -126,20 +135,26 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def save(self, trained: "TrainedModel", pictures: Mapping[str, bytes], run_id: str) -> None:
         """Keep a trained model with its pictures: folder first, registry row last, so that what is registered is whole."""
-        folder = self.folder(trained.card.version)
-        partial = folder.with_name(f".{folder.name}.part")
+        partial = self.folder(f".{trained.card.version}.part")
         shutil.rmtree(partial, ignore_errors=True)
         trained.pipeline.write().overwrite().save(str(partial / "pipeline"))
         (partial / "card.json").write_text(trained.card.to_json())
         for name, png in pictures.items():
             (partial / f"{name}.png").write_bytes(png)
         model_folder.seal(partial)
-        partial.replace(folder)
+        self._put(partial, trained.card.version)
         self._register(trained.card, {"run_id": run_id})
 
     def folder(self, version: str) -> Path:
         """Where a version is, or would be."""
         return Path(self.root) / version
+
+    def _put(self, partial: Path, version: str) -> None:
+        """Give a whole folder its name. One that is not registered is left of a run that died there: it makes way."""
+        if any(model.version == version for model in self.registered()):
+            raise ModelFolderError(f"{version} is registered already")
+        shutil.rmtree(self.folder(version), ignore_errors=True)
+        partial.replace(self.folder(version))
 
     def _register(self, card: ModelCard, note: Mapping[str, str]) -> None:
         row = (
@@ -163,7 +178,8 @@ class ModelStore(dg.ConfigurableIOManager):
         model_folder.unpack(archive, partial)
         try:
             card = self._fitting_card(partial)
-            partial.replace(self.folder(card.version))
+            self._try_out(partial, card)
+            self._put(partial, card.version)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self._register(card, {"taken_from": archive.name})
@@ -176,8 +192,6 @@ class ModelStore(dg.ConfigurableIOManager):
             raise ModelFolderError(f"its card can't be read: {error}") from error
         if not VERSION_NAME.fullmatch(card.version):
             raise ModelFolderError(f"{card.version!r} is no name for a version")
-        if any(model.version == card.version for model in self.registered()) or self.folder(card.version).exists():
-            raise ModelFolderError(f"{card.version} is registered already")
         if card.horizon_hours != self.horizon_hours:
             raise ModelFolderError(
                 f"{card.version} foretells {card.horizon_hours} h ahead, PDM_HORIZON_HOURS={self.horizon_hours}"
@@ -187,6 +201,17 @@ class ModelStore(dg.ConfigurableIOManager):
         if unknown := sorted(set(card.thresholds) ^ set(COMPONENTS)):
             raise ModelFolderError(f"{card.version} and this platform do not have the same components: {', '.join(unknown)}")
         return card
+
+    def _try_out(self, folder: Path, card: ModelCard) -> None:
+        """Score no rows: what the pipeline itself reads may be other than its card says."""
+        from pyspark.ml import PipelineModel
+
+        nothing = self.lake.empty(OBSERVATIONS)
+        try:
+            score(nothing, PipelineModel.load(str(folder / "pipeline")), card).collect()
+        except PySparkException as error:
+            said = str(error).split("\n", 1)[0][:300]
+            raise ModelFolderError(f"the pipeline of {card.version} can't score rows of {OBSERVATIONS.key}: {said}") from error
 
     def decide(self, version: str, verdict: Verdict, in_force_from: dt.date, by: str) -> None:
         """Keep a verdict on a registered version; decisions are never changed, only followed by others."""

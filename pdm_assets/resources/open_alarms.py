@@ -14,7 +14,7 @@ from pdm_assets.models.reasons import in_words, shares
 from pdm_assets.models.worklist import Episode, Line, expected_hours_left, expected_saving, open_episodes
 from pdm_assets.models.worklist_page import CHART_DAYS
 from pdm_assets.partitions import SETTINGS
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATION_KEY, OBSERVATIONS
 from pdm_assets.schemas.raw import COMPONENTS, ERRORS, FAILURES, MAINTENANCE
@@ -108,6 +108,12 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
         its = [entry for entry in wanted if entry[2]["model_version"] == version]
         pipeline, card = store.load(version)
         keys = {(score["machine_id"], score["observed_at"].to_pydatetime()) for _, _, score in its}
+        if gone := sorted(keys - features.keys()):
+            machine, at = gone[0]
+            raise LakeError(
+                f"{COMPONENT_RISK.key} has scores of {len(gone)} observations that {OBSERVATIONS.key} does not have any more, "
+                f"the first of machine {machine} at {at:%Y-%m-%d %H:%M}: materialize both for that day, then the worklist"
+            )
         chosen = [features[key] for key in sorted(keys)]
         told = shares(session.createDataFrame(pa.Table.from_pylist(chosen, rows.schema)), pipeline, card)
         for day, episode, score in its:

@@ -318,6 +318,20 @@ def test_a_repair_closes_its_alarm_on_the_day_that_it_is_known(plant, model, spa
     plant.lake.replace_days(MAINTENANCE, None, last, last + dt.timedelta(days=1), {})
 
 
+def test_a_damaged_champion_is_told_before_a_challenger_is_trained(plant, model):
+    force = {"ops": {"models__failure_model": {"config": {"force": True}}}}
+    registered, card = plant.store.registered(), plant.store.folder("tree") / "card.json"
+    whole = card.read_text()
+    card.write_text("{}")
+    try:
+        text = failure(plant.run((CUTOFF + dt.timedelta(days=20)).isoformat(), tables="failure_model", run_config=force))
+    finally:
+        card.write_text(whole)
+    assert "card.json is not what was written: its checksum differs" in text
+    assert "put another version in force: `pdm-assets models promote VERSION`" in text
+    assert plant.store.registered() == registered
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

@@ -11,14 +11,15 @@ from pdm_assets.automation.plan import SeenStore, mark_days, next_request
 from pdm_assets_tests.builders import day, utc
 
 LATER = utc("2016-01-01 00:00")
-TELEMETRY, MAINTENANCE = "raw/telemetry", "raw/maintenance"
+TELEMETRY, MAINTENANCE, FAILURES = "raw/telemetry", "raw/maintenance", "raw/failures"
 
 
-def marks(telemetry, *, maintenance=None, lists=None, now=LATER, partitions=None):
+def marks(telemetry, *, maintenance=None, failures=None, lists=None, now=LATER, partitions=None):
     return mark_days(
         {
             TELEMETRY: {day(d): f for d, f in telemetry.items()},
             MAINTENANCE: {day(d): f for d, f in (maintenance or {}).items()},
+            FAILURES: {day(d): f for d, f in (failures or {}).items()},
         },
         {day(d): f for d, f in (lists or {"2015-01-01": "fleet"}).items()},
         now,
@@ -105,6 +106,13 @@ def test_late_maintenance_reaches_all_days_after_it():
     seen = marks(whole_january())
     now = marks(whole_january(), maintenance={"2015-01-05": "m"})
     assert drain(now, seen) == [("2015-01-05", "2015-01-20")]
+
+
+def test_a_late_failure_reaches_the_days_whose_30_days_of_realised_performance_hold_it():
+    landed = {**whole_january(), **{f"2015-02-{n:02d}": "a" for n in range(1, 29)}}
+    landed |= {f"2015-01-{n}": "a" for n in range(21, 32)}
+    # alarms of the 5th are judged in the windows up to the 5th + 31, whose alarms end two days before them
+    assert drain(marks(landed, failures={"2015-01-05": "f"}), marks(landed)) == [("2015-01-05", "2015-02-05")]
 
 
 def test_a_withdrawn_file_takes_its_days_too():

@@ -23,8 +23,15 @@ def test_few_distinct_values_make_few_bins():
     reference = reference_of(np.array([0.0] * 85 + [1.0] * 15))
     assert reference.edges == (0.0, 1.0)
     assert reference.shares == pytest.approx([0.85, 0.15, 0.0])
+
+
+@pytest.mark.parametrize(("now", "bin_of"), [(6.9, 0), (7.0, 1), (7.1, 2)])
+def test_a_constant_has_moved_where_it_rises_and_where_it_falls(now, bin_of):
     constant = reference_of(np.full(50, 7.0))
-    assert (constant.edges, constant.shares) == ((7.0,), (1.0, 0.0))
+    assert constant.shares == (0.0, 1.0, 0.0)
+    (counts,) = count_by_day(np.full(280, now), np.zeros(280, int), 1, constant)
+    assert counts.tolist() == [280 * (n == bin_of) for n in range(4)]
+    assert (stability(constant, counts) > limit_of(constant, 20)) == (now != 7.0)
 
 
 def test_weights_count_as_so_many_rows():

@@ -145,6 +145,13 @@ def test_a_first_model_has_no_one_to_beat_but_must_be_of_use(first, rule, agains
     assert unmet(decide(first, None, [rule], COSTS)) == against
 
 
+def test_a_first_model_that_no_observation_tells_anything_of_is_refused():
+    unseen = contender(comp1=Judged(*[np.zeros(0, np.int64)] * 5, np.zeros(0), np.zeros(0), np.zeros(0, np.int64)), load=0.0)
+    verdict = decide(unseen, None, [unseen], COSTS)
+    assert not verdict.is_promoted
+    assert "the test window has no observation with a known outcome" in verdict.reason
+
+
 def test_the_same_contenders_get_the_same_verdict():
     before = contender("before", comp1=judged(FAILURES, ALL, [1] * 3))
     assert decide(GOOD, before, [RULE], COSTS) == decide(GOOD, before, [RULE], COSTS)

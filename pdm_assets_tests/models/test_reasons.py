@@ -85,6 +85,11 @@ def test_a_sign_is_said_as_a_mechanic_would(words, expected, card, monkeypatch):
     assert words(card) == expected
 
 
+def test_of_a_channel_that_never_varied_in_training_the_farthest_mean_is_said(card):
+    steady = dataclasses.replace(card, healthy={"vibration": Healthy(40.0, 0.0)})
+    assert said(("vibration", 0.5))(steady) == ["vibration 24 h mean 50.3, normal 40.0 ± 0.0"]
+
+
 def test_three_reasons_at_most_and_none_that_hardly_counts(card):
     five = said(("error5", 0.7), ("vibration", 0.4), ("comp4", 0.09), ("age_years", 0.08), ("error1", 0.079))(card)
     assert five == ["error5 at 06:00 today", "vibration 24 h mean 50.3, normal 40.0 ± 1.0", "comp4 is 77 days old"]

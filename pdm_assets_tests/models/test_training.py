@@ -9,6 +9,8 @@ from pyspark.sql import functions as F
 from pdm_assets.models.calibration import Platt
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.pipeline import MODEL_TYPES
+from pdm_assets.models.reasons import shares
+from pdm_assets.models.rules import Healthy
 from pdm_assets.models.scoring import score
 from pdm_assets.models.training import TooFewFailures, TrainingError, examine, train, weigh
 from pdm_assets.models.windows import Window, model_windows
@@ -269,17 +271,45 @@ def test_a_machine_model_that_training_never_saw_is_scored(model, observations):
     assert score(unseen, model.pipeline, model.card).count() == 5 * len(COMPONENTS)
 
 
-def test_unknown_values_are_learnt_from_and_scored(spark, labels):
+def test_unknown_values_are_learnt_from_and_scored(spark, labels, observations):
     columns = dict(COLUMNS)
+    pressure = [f"pressure_{statistic}_{hours}h" for statistic in ("mean", "std") for hours in (12, 24, 36)]
+    columns |= {name: [None] * len(COLUMNS["machine_id"]) for name in pressure}  # the channel was silent all along
     columns["comp1_days_since_replacement"] = [None, *COLUMNS["comp1_days_since_replacement"][1:]]
     columns["volt_std_36h"] = [float("nan"), *COLUMNS["volt_std_36h"][1:]]
     columns["comp2_days_since_replacement"] = [None] * len(COLUMNS["machine_id"])
-    observations = observations_of(spark, columns)
-    model = trained(observations, labels)
+    without = observations_of(spark, columns)
+    model = trained(without, labels)
     assert "comp1_days_since_replacement" in model.card.features
-    assert "comp2_days_since_replacement" not in model.card.features
-    assert model.card.notes == ("not used, for no row of the training window has a value: comp2_days_since_replacement",)
-    assert len(risks(observations, model.pipeline, model.card)) == MACHINES * DAYS * 2 * len(COMPONENTS)
+    unused = ["comp2_days_since_replacement", *sorted(pressure)]
+    assert not {*unused} & {*model.card.features}
+    assert model.card.notes == (f"not used, for no row of the training window has a value: {', '.join(unused)}",)
+    found = risks(without, model.pipeline, model.card)
+    assert len(found) == MACHINES * DAYS * 2 * len(COMPONENTS)
+    # the channel is heard again: what was not learnt has no say
+    assert risks(observations, model.pipeline, model.card) == found
+
+
+def test_a_channel_that_falls_silent_is_scored_as_if_it_were_normal(model, observations):
+    silent = observations.withColumns(
+        {f"volt_{kind}_{hours}h": F.lit(None).cast("double") for kind in ("mean", "std") for hours in (12, 24, 36)}
+    )
+    found = risks(silent, model.pipeline, model.card)
+    assert found.keys() == risks(observations, model.pipeline, model.card).keys()
+    assert all(0 <= probability <= 1 for probability in found.values())
+
+
+def test_a_feature_that_never_varies_says_nothing_and_breaks_nothing(spark, observations, labels):
+    constant = observations.withColumns({"age_years": F.lit(7), "volt_mean_24h": F.lit(170.0), "volt_std_24h": F.lit(0.0)})
+    constant = constant.localCheckpoint()
+    model = trained(constant, labels, "logistic_regression")  # it alone divides by deviations
+    assert all(0 <= probability <= 1 for probability in risks(constant, model.pipeline, model.card).values())
+    assert model.card.healthy["volt"] == Healthy(170.0, 0.0)
+    for shares_of in model.card.importances.values():
+        assert [shares_of[name] for name in ("age_years", "volt_mean_24h", "volt_std_24h")] == [0.0, 0.0, 0.0]
+    older = constant.withColumn("age_years", F.lit(8)).where("machine_id = 1 AND observed_at < '2015-01-02'")
+    for found in shares(older, model.pipeline, model.card).values():
+        assert {share.lost for share in found if share.sign == "age_years"} == {0.0}
 
 
 def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observations):
@@ -307,10 +337,12 @@ def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
 
 def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observations, labels):
     early = observations.filter(F.col("observed_at") < F.lit(WINDOWS.train.end_at))
-    card = trained(early, labels).card
+    model = trained(early, labels)
+    card = model.card
     assert (card.windows["test"].rows, card.metrics["test"][POOLED].brier) == (0, None)
     assert card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 17))
     assert card.events[POOLED].observed.event_recall is None
+    assert not weigh(model, None).is_promoted
 
 
 def test_without_any_failure_there_is_nothing_to_learn(spark, observations):

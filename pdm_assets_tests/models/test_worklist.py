@@ -139,6 +139,16 @@ def test_the_table_for_the_ui_is_cut_and_says_so():
     assert text.endswith("3 more lines are on the page")
 
 
+def test_with_every_component_of_a_large_fleet_alarmed_all_are_on_the_page_and_few_in_the_ui():
+    lines = ranked([line(n, saving=n % 7) for n in range(4_000)])
+    history = [(utc("2026-03-02 18:00"), 0.75)] * 28
+    html = page(day("2026-03-02"), lines, {its.episode_id: history for its in lines}, capacity=10, horizon_hours=48)
+    assert "4000 open alarms" in html
+    assert html.count('class="beyond"') == 3_990
+    assert len(html) < 8_000_000
+    assert len(table(lines, 20)) < 5_000
+
+
 def test_the_csv_has_a_line_each_with_its_rank():
     header, first, second = as_csv([line(5), line(6)]).splitlines()
     assert header.startswith("rank,episode_id,machine_id,component,first_alerted_at")
