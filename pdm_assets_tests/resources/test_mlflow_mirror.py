@@ -173,6 +173,9 @@ def test_every_version_arrives_with_parameters_data_versions_metrics_decision_an
     for component in ("comp1", "comp2", "comp3", "comp4", POOLED):
         assert sent[f"{component}/average_precision"] == card.metrics["test"][component].average_precision
         assert sent[f"{component}/false_episodes"] == card.events[component].observed.false_episodes
+    failing, before = card.windows["test"].positives, card.windows["calibration"].positives
+    assert {component: sent[f"{component}/positives"] for component in failing} == failing
+    assert failing != before  # else another window's metrics would pass
     assert sent["comp3/threshold"] == card.thresholds["comp3"]
     assert "pooled/event_recall" not in sent  # no failure is on record on the toy fleet: there is nothing to tell it by
 
