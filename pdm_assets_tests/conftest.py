@@ -11,8 +11,10 @@ os.environ["TZ"] = "UTC"
 for name in [name for name in os.environ if name.startswith("PDM_")]:
     del os.environ[name]  # tests say their settings; the shell's must not leak in
 
+from pdm_assets.models.training import TrainedModel
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import Settings
+from pdm_assets_tests.models.fleet import trained_tree
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,9 @@ def engine(data_root: Path) -> Iterator[SparkEngine]:
 @pytest.fixture(scope="session")
 def spark(engine: SparkEngine) -> SparkSession:
     return engine.spark_session
+
+
+@pytest.fixture(scope="session")
+def tree(spark: SparkSession) -> TrainedModel:
+    """A tree that knows the toy fleet, for all who need some model."""
+    return trained_tree(spark, "tree")

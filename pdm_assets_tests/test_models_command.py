@@ -8,17 +8,12 @@ from click.testing import CliRunner
 
 from pdm_assets import cli
 from pdm_assets.models.promotion import Condition, Verdict
-from pdm_assets_tests.models.fleet import CUTOFF, trained_tree
+from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant
 
 TODAY = dt.date(2015, 3, 10)
 YES = Verdict(True, (Condition("good", True, "for a test"),))
 NO = Verdict(False, (Condition("good", False, "it sees ghosts"),))
-
-
-@pytest.fixture(scope="module")
-def tree(spark):
-    return trained_tree(spark, "tree")
 
 
 @pytest.fixture

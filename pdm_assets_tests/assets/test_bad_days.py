@@ -12,7 +12,7 @@ from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.schemas.features import OBSERVATIONS, REALISED_PERFORMANCE
 from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets_tests.builders import day, utc
-from pdm_assets_tests.models.fleet import CUTOFF, trained_tree
+from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
 FIRST, LAST = "2015-03-01", "2015-03-05"
@@ -26,10 +26,9 @@ EVERYTHING = (
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory, engine, spark):
+def plant(tmp_path_factory, engine, tree):
     """A plant whose model in force alerts on whatever it sees."""
     plant = Plant(tmp_path_factory.mktemp("plant"), engine)
-    tree = trained_tree(spark, "tree")
     plant.store.save(tree._replace(card=dataclasses.replace(tree.card, thresholds=dict.fromkeys(COMPONENTS, 0.0))), {}, "a-run")
     plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
     plant.land_fleet(*OLD)

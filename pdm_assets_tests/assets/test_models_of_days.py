@@ -35,7 +35,6 @@ from pdm_assets_tests.models.fleet import (
     fleet_columns,
     labels_of,
     observations_of,
-    trained_tree,
 )
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
@@ -189,12 +188,11 @@ def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant
 
 
 @pytest.fixture(scope="module")
-def model(plant, spark):
+def model(plant, tree):
     """A tree that was really trained."""
-    trained = trained_tree(spark, "tree")
-    plant.store.save(trained, {}, "a-run")
+    plant.store.save(tree, {}, "a-run")
     plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
-    return trained
+    return tree
 
 
 def scored(plant, **config):

@@ -9,14 +9,9 @@ from pdm_assets.models.rules import Healthy
 from pdm_assets.models.scoring import score
 from pdm_assets.schemas.features import NUMERIC_FEATURES
 from pdm_assets_tests.builders import day, utc
-from pdm_assets_tests.models.fleet import fleet_columns, observations_of, trained_tree
+from pdm_assets_tests.models.fleet import fleet_columns, observations_of
 
 COLUMNS = fleet_columns()
-
-
-@pytest.fixture(scope="module")
-def tree(spark):
-    return trained_tree(spark, "tree")
 
 
 def test_every_numeric_feature_belongs_to_exactly_one_sign():

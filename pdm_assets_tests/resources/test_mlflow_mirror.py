@@ -23,7 +23,7 @@ from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.resources import mlflow_mirror, model_folder
 from pdm_assets.resources.mlflow_mirror import MirrorError, mirror
 from pdm_assets.settings import Settings
-from pdm_assets_tests.models.fleet import CUTOFF, trained_tree
+from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, metadata
 
 TODAY = dt.date(2015, 3, 10)
@@ -64,11 +64,6 @@ def _wait_for(server, address, log):
                 return
         time.sleep(0.1)
     pytest.fail(f"MLflow did not come up: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def tree(spark):
-    return trained_tree(spark, "tree")
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,10 @@ from pdm_assets.resources.model_folder import ModelFolderError
 from pdm_assets.resources.model_store import ModelStore, NoSuchModel
 from pdm_assets.schemas.features import DECISIONS
 from pdm_assets_tests.builders import utc
-from pdm_assets_tests.models.fleet import CUTOFF, trained_tree
+from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant
 
 YES = Verdict(True, (Condition("good", True, "for a test"),))
-
-
-@pytest.fixture(scope="module")
-def tree(spark):
-    return trained_tree(spark, "tree")
 
 
 @pytest.fixture
