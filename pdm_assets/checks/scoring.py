@@ -26,7 +26,9 @@ def yesterday_is_scored(lake: Lake) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=rows > 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=None if rows else f"no scores of {yesterday}: has its telemetry landed? Is the landing sensor on?",
+        description=None
+        if rows
+        else f"no scores of {yesterday}: has its telemetry landed, and was it taken? Is the landing sensor on?",
         metadata={"day": yesterday.isoformat(), "rows": rows},
     )
 
