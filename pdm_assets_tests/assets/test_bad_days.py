@@ -15,7 +15,7 @@ from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
-FIRST, LAST = "2015-03-01", "2015-03-05"
+DAY_BEFORE, FIRST, LAST = "2015-02-28", "2015-03-01", "2015-03-05"
 OLD, NEW = (1, 2, 3, 4, 5, 6), 7
 JOINED = "2015-03-03"  # the day of the new machine, of a model that training never saw
 SILENT = 2  # its voltmeter breaks on the last day
@@ -33,7 +33,7 @@ def plant(tmp_path_factory, engine, tree):
     plant.store.decide("tree", Verdict(True, (Condition("good enough", True, "for a test"),)), CUTOFF, "the test")
     plant.land_fleet(*OLD)
     plant.land("machines", f"machines-{JOINED}.csv", *(f"{machine},model3,18" for machine in OLD), f"{NEW},model9,0")
-    plant.land_telemetry("2015-03-01", "2015-03-02", machines=OLD)
+    plant.land_telemetry(DAY_BEFORE, "2015-03-01", "2015-03-02", machines=OLD)
     plant.land_telemetry(JOINED, "2015-03-04", machines=(*OLD, NEW))
     rows = [f"{LAST} {h:02d}:00:00,{m},{'' if m == SILENT else 170},400,100,40" for m in (*OLD, NEW) for h in range(24)]
     plant.land("telemetry", "last.csv", *rows)
@@ -43,6 +43,7 @@ def plant(tmp_path_factory, engine, tree):
 
 @pytest.fixture(scope="module")
 def week(plant):
+    assert plant.run(DAY_BEFORE, tables="machines telemetry").success
     result = plant.run(FIRST, LAST, tables=EVERYTHING)
     assert result.success
     return result
@@ -64,7 +65,7 @@ def test_a_new_machine_of_an_unknown_model_is_named_until_it_was_heard_enough_an
     rows = [row for row in plant.rows("features/observations", JOINED, JOINED, *columns) if row[0] == NEW]
     assert [row[2:] for row in rows] == [("model9", None, True)] * 2
     page = Path(metadata(week, "worklist/maintenance")[JOINED]["csv"])
-    lines = [line for line in csv.DictReader(page.open()) if int(line["machine_id"]) == NEW]
+    lines = [line for line in csv.DictReader(page.read_text().splitlines()) if int(line["machine_id"]) == NEW]
     assert {line["component"] for line in lines} == set(COMPONENTS)
     assert {line["days_since_replacement"] for line in lines} == {""}
     assert page.with_suffix(".html").read_text().count('<td class="number">never</td>') == 4 * (len(OLD) + 1)
@@ -119,12 +120,12 @@ def test_a_failure_that_is_told_of_late_overturns_labels_and_what_the_scores_wer
     assert outcomes(plant) == set()
     assert judged(plant, LAST) == (0, 0)
     kept = plant.store.registered(), plant.store.decisions()
-    plant.land("failures", "late.csv", "2015-03-03 12:00:00,1,comp1")
+    plant.land("failures", "late.csv", "2015-03-03 20:00:00,1,comp1")
     # what the landing sensor asks for: up to the last day, as it is nearer than 31 days
     assert plant.run("2015-03-03", LAST, tables=EVERYTHING).success
-    # of the observations of two days before: known on the 3rd, 4th and 5th
-    assert outcomes(plant) == {(day(f"2015-03-0{n}"), 1, "comp1") for n in (3, 4, 5)}
-    # the scores began on the 1st at 18:00: the alarm since then was right
+    # of the observations of the 2nd and 3rd, kept by the day on which their horizon is over
+    assert outcomes(plant) == {(day(f"2015-03-0{n}"), 1, "comp1") for n in (4, 5)}
+    # there are scores since the 1st, more than a horizon before it: it was caught, the alarm was right
     assert judged(plant, LAST) == (1, 1)
     assert (plant.store.registered(), plant.store.decisions()) == kept
     # taken back, it never was
