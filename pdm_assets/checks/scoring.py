@@ -32,7 +32,7 @@ def yesterday_is_scored(lake: Lake) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=None
         if rows
-        else f"no scores of {yesterday}: has its telemetry landed, and was it taken? Is the landing sensor on, a model in force?",
+        else f"no scores of {yesterday}: has its telemetry landed, was it taken? Is the landing sensor on, a model in force?",
         metadata={"day": yesterday.isoformat(), "rows": rows},
     )
 

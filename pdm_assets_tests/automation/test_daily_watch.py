@@ -54,7 +54,7 @@ def test_it_is_on_without_anyone_turning_it_on():
 def test_a_plant_in_which_nothing_ever_ran_is_told_of(lake):
     found = morning(lake)
     assert not found.passed
-    assert "has its telemetry landed? Is the landing sensor on" in found.description
+    assert "has its telemetry landed, was it taken? Is the landing sensor on" in found.description
 
 
 def test_scores_that_end_the_day_before_yesterday_are_told_of_though_older_days_are_whole(lake):
