@@ -41,21 +41,22 @@ def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: La
     from pdm_assets.models.pictures import backtest_picture
     from pdm_assets.models.reports import backtest as table_of
 
-    start, _ = span(context.partition_keys)
+    start, end = span(context.partition_keys)
     types: tuple[ModelType, ...] = tuple(HYPERPARAMETERS) if config.all_types else (SETTINGS.model_type,)
     folds, said = _tried(context, lake, fold_days(map(dt.date.fromisoformat, context.partition_keys)), types)
-    if not folds:
-        note = "; ".join(said) or "no fold: folds belong to the first of each month, choose a range of days with one in it"
-        context.add_output_metadata({"skipped": note})
-        return lake.spark.spark_session.createDataFrame([], BACKTEST.struct)
-    shown = [*folds_before(lake, start), *folds]
-    context.add_output_metadata(
-        {
+    if not folds and not said:
+        said = ["no fold: folds belong to the first of each month, choose a range of days with one in it"]
+    if said:
+        context.add_output_metadata({"skipped": "; ".join(said)})
+    if folds:
+        shown = [*folds_before(lake, start), *folds]
+        summary = {
             "mean_and_worst_fold": dg.MetadataValue.md(table_of(shown).markdown),
             "over_time": picture(backtest_picture(shown)),
-            **({"skipped": "; ".join(said)} if said else {}),
         }
-    )
+        # of the last fold, and of the last day, which the asset's page shows: a picture a day would swell the event log
+        for day in {folds[-1].cutoff, end - dt.timedelta(days=1)}:
+            context.add_asset_metadata(summary, asset_key=context.asset_key, partition_key=day.isoformat())
     names = [column.name for column in BACKTEST.columns]
     rows = [(*(getattr(fold, name) for name in names), fold.cutoff) for fold in folds]
     return lake.spark.spark_session.createDataFrame(rows, BACKTEST.struct)

@@ -376,6 +376,8 @@ def test_the_backtest_has_a_fold_each_month_and_the_report_of_a_later_model_show
     said = metadata(result, "models/backtest")["2015-03-01"]
     assert said["skipped"].startswith("2015-02-01: 7 days are left to learn from before 2015-02-01, it takes 20")
     assert "mean (worst) of 1 folds" in said["mean_and_worst_fold"]
+    by_day = metadata(result, "models/backtest")
+    assert [on for on, its in sorted(by_day.items()) if "over_time" in its] == ["2015-03-01", "2015-03-02"]  # fold, last day
     assert said["over_time"].startswith("![picture](data:image/png;base64,")
 
     monkeypatch.setattr(training, "SETTINGS", tree)
