@@ -224,11 +224,16 @@ def summarize(judged: Judged, costs: Costs) -> EventMetrics:
 
 
 def cost_by_machine(judged: Judged, costs: Costs) -> Floats:
-    """C = cFA FalseEp + cFN Missed + cTP TrueEp (field notes 1.4), for each machine."""
+    """C = cFA FalseEp + cFN Missed + cTP Caught, for each machine.
+
+    Field notes 1.4 has TrueEp for Caught. But a failure is repaired once, however many episodes told of it, and an episode that
+    tells of a failure after the window is charged to no window that counts the failure: with TrueEp, whoever warns earlier pays
+    for repairs that whoever warns late does not.
+    """
     return (
         costs.false_visit * judged.false_episodes
         + costs.missed_failure * (judged.failures - judged.caught)
-        + costs.planned_repair * judged.true_episodes
+        + costs.planned_repair * judged.caught
     )
 
 

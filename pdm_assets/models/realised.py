@@ -90,7 +90,6 @@ def realise(
     def realised(name: str, components: list[str]) -> Realised:
         failures, alarms = pool([judged[c] for c in components]), pool([decided[c] for c in components])
         of_failures, of_alarms = summarize(failures, costs), summarize(alarms, costs)
-        missed = of_failures.failures - of_failures.caught
         events = replace(
             of_alarms,
             **{
@@ -98,8 +97,8 @@ def realise(
                 for field in ("failures", "caught", "event_recall", "lead_median_hours", "lead_p10_hours", "lead_24h_share")
             },
             cost=costs.false_visit * of_alarms.false_episodes
-            + costs.planned_repair * of_alarms.true_episodes
-            + costs.missed_failure * missed,
+            + costs.planned_repair * of_failures.caught
+            + costs.missed_failure * (of_failures.failures - of_failures.caught),
         )
         probability = np.concatenate([parts[c][0].probability for c in components])
         fails = np.concatenate([parts[c][1] for c in components])

@@ -88,6 +88,15 @@ def test_failures_that_nothing_in_the_window_could_warn_of_are_not_held_against_
     assert counts(judged([(1, 222)], [(1, 30), (1, 250)])) == (0, 0, 1, 0)
 
 
+def test_a_failure_is_repaired_once_however_many_episodes_told_of_it_and_one_after_the_window_is_not_charged():
+    # 48 h and 12 h ahead: two episodes, both right, and one repair
+    found = judged([(1, 54), (1, 90)], [(1, 102)])
+    assert counts(found) == (1, 1, 2, 0)
+    assert summarize(found, COSTS).cost == 20.0
+    # told of in the last hours of the window, for a failure after it: whoever warns later would be charged as little
+    assert summarize(judged([(1, 222)], [(1, 250)]), COSTS).cost == 0.0
+
+
 def test_a_warning_that_arrives_after_the_failure_is_none():
     assert delivered_at(np.array([6 * HOUR]), 24).tolist() == [24 * HOUR]
     assert delivered_at(np.array([6 * HOUR]), 6).tolist() == [12 * HOUR]
