@@ -316,7 +316,8 @@ def test_a_repair_closes_its_alarm_on_the_day_that_it_is_known(plant, model, spa
     plant.lake.replace_days(MAINTENANCE, None, last, last + dt.timedelta(days=1), {})
 
 
-def test_a_damaged_champion_is_told_before_a_challenger_is_trained(plant, model):
+def test_a_damaged_champion_is_told_before_a_challenger_is_trained(plant, model, monkeypatch):
+    monkeypatch.setattr(training, "SETTINGS", SETTINGS)
     force = {"ops": {"models__failure_model": {"config": {"force": True}}}}
     registered, card = plant.store.registered(), plant.store.folder("tree") / "card.json"
     whole = card.read_text()
