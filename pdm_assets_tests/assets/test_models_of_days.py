@@ -64,11 +64,16 @@ def plant(tmp_path_factory, engine, spark):
 
 
 @pytest.fixture
-def registering(plant, spark, monkeypatch):
-    """Training that only registers and decides: what is asked here is when it happens. Models of the days in it are refused."""
+def without_models(plant, spark):
+    """The registry and its decisions emptied."""
     for table in (REGISTRY, DECISIONS):
         if plant.lake.exists(table):
             spark.sql(f"DELETE FROM delta.`{plant.lake.location(table)}`")
+
+
+@pytest.fixture
+def registering(plant, spark, without_models, monkeypatch):
+    """Training that only registers and decides: what is asked here is when it happens. Models of the days in it are refused."""
     monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
     refused: set[dt.date] = set()
 
@@ -118,7 +123,7 @@ def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, re
     assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
 
 
-def test_a_training_makes_the_model_type_that_it_is_asked_for(plant, monkeypatch):
+def test_a_training_makes_the_model_type_that_it_is_asked_for(plant, without_models, monkeypatch):
     asked = []
 
     def train(*_, model_type, **__):
