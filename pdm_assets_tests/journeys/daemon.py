@@ -33,7 +33,7 @@ class Platform:
         found = self.graphql("{ runsOrError { ... on Runs { results { runId status jobName tags { key value } } } } }")
         return [{**run, "tags": {t["key"]: t["value"] for t in run["tags"]}} for run in found["runsOrError"]["results"]]
 
-    def wait_for(self, what: str, condition, timeout: float = 240):
+    def wait_for(self, what: str, condition, timeout: float = 600):
         """What the condition gives as soon as it is true; a failed run ends the wait with its error."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
