@@ -53,36 +53,42 @@ def main() -> None:
             fleet = make(spark, Path(folder), "fleet", seed=1, **sizes)
             other = make(spark, Path(folder), "other", seed=2, **sizes)
             harder = make(spark, Path(folder), "harder", seed=1, harder=True, **sizes)
-            text = _report(fleet, other, harder, cutoffs(options.folds))
+            _report(fleet, other, harder, cutoffs(options.folds), _head(options))
         finally:
             engine.close()
             engine.engine.stop()
-    head = (
+
+
+def _head(options: argparse.Namespace) -> str:
+    return (
         f"# What the models are worth\n\n{options.machines} machines, {options.days} days, {options.folds} folds, default "
         f"settings unless said otherwise; {os.cpu_count()} cores, {dt.datetime.now(dt.UTC):%Y-%m-%d}: `make quality`. "
         "A fold is a model trained on the days before its test window; figures are the mean of the folds and, in brackets, the "
-        "worst.\n\n"
+        "worst.\n"
     )
-    (HERE / "quality.md").write_text(head + text)
 
 
-def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date]) -> str:
+def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date], head: str) -> None:
     settings = Settings()
     default: ModelType = settings.model_type
     types: tuple[ModelType, ...] = tuple(HYPERPARAMETERS)
-    parts: list[str] = []
+    parts = [head]
+
+    def write(text: str) -> None:
+        parts.append(text)
+        print(text, flush=True)
+        (HERE / "quality.md").write_text("\n".join(parts))  # as it goes, for the whole takes long
 
     def section(title: str, said: str, found: Sequence[Fold]) -> None:
-        parts.append(f"## {title}\n\n{said}\n\n{backtest(found).markdown}\n")
-        print(parts[-1], flush=True)
+        write(f"## {title}\n\n{said}\n\n{backtest(found).markdown}\n")
 
     by_type = {kind: [fleet.train(cutoff, settings, kind) for cutoff in folds] for kind in types}
     ours, all_types = _folds(by_type[default]), [fold for models in by_type.values() for fold in _folds(models)]
     section("Model types", "The same folds for all; the cheapest first.", all_types)
     (HERE / "quality.png").write_bytes(backtest_picture(all_types))
-    parts.append("![folds](quality.png)\n")
-    parts.append(f"## What is wanted of {default}\n\n{_wanted(ours, by_type[default])}\n")
-    parts.append(f"## {default} by component\n\nAll folds together.\n\n{_by_component(ours)}\n")
+    write("![folds](quality.png)\n")
+    write(f"## What is wanted of {default}\n\n{_wanted(ours, by_type[default])}\n")
+    write(f"## {default} by component\n\nAll folds together.\n\n{_by_component(ours)}\n")
     elsewhere = [
         Fold(**{**dataclasses.asdict(fold), "model_type": f"{default}, another fleet"})
         for model in by_type[default]
@@ -113,7 +119,6 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date])
         "`--harder`: ramps in place of steps, failures at any hour, errors that may be missing.",
         _folds([harder.train(cutoff, settings, kind) for kind in types for cutoff in folds]),
     )
-    return "\n".join(parts)
 
 
 def _folds(models: Sequence[TrainedModel]) -> list[Fold]:
