@@ -6,8 +6,11 @@ checks and the UI start no JVM.
 
 import datetime as dt
 import json
+import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,6 +24,8 @@ from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import Settings
 
+CREATED_AT_ONCE = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_PROTOCOL_CHANGED")
+CREATED_BY_ANOTHER = 20.0  # seconds to wait for a table that another writer is creating
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 
@@ -135,7 +140,11 @@ class Lake(dg.ConfigurableResource):
             writer.save(self.location(table))
 
     def ensure(self, table: Table) -> None:
-        """Create the table with its final columns and constraints, once: later changes would break concurrent writers."""
+        """Create the table with its final columns and constraints, once: later changes would break concurrent writers.
+
+        Raises:
+            LakeError: if its folder is no Delta table and holds other files.
+        """
         if self.exists(table):
             return
         columns = ", ".join(
@@ -147,15 +156,37 @@ class Lake(dg.ConfigurableResource):
         properties = ", ".join(
             f"{_quoted(f'delta.constraints.{name}')}={_quoted(rule)}" for name, rule in table.constraints.items()
         )
-        try:
-            self.spark.spark_session.sql(
-                f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}"
-                + (f" TBLPROPERTIES ({properties})" if properties else "")
+        statement = f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}" + (
+            f" TBLPROPERTIES ({properties})" if properties else ""
+        )
+        # Of several who create it at once Delta lets one win. The others are refused or, where IF NOT EXISTS finds the
+        # winner's folder, told nothing: they look again until the winner's commit is there.
+        deadline, cleared = time.monotonic() + CREATED_BY_ANOTHER, False
+        while True:
+            try:
+                self.spark.spark_session.sql(statement)
+            except PySparkException as error:
+                if error.getCondition() not in CREATED_AT_ONCE and not self.exists(table):
+                    raise
+            if self.exists(table):
+                return
+            if time.monotonic() > deadline:
+                if cleared:
+                    raise LakeError(f"{table.key} can not be created: {self.location(table)} holds no table still")
+                self._clear_abandoned_creation(table)
+                cleared = True
+            time.sleep(0.2)
+
+    def _clear_abandoned_creation(self, table: Table) -> None:
+        """Remove the folder that a creation left which was killed before its commit, and nothing else."""
+        folder = Path(self.location(table))
+        files = [path for path in folder.rglob("*") if not path.is_dir()]
+        if foreign := [path for path in files if path.parent.name != "_delta_log" or not path.name.startswith(".")]:
+            raise LakeError(
+                f"{table.key} can not be created: its folder {folder} is no Delta table but holds {len(foreign)} files, "
+                f"such as {foreign[0].relative_to(folder)}. Move them away and try again"
             )
-        except PySparkException:
-            # Of two who create it at once Delta lets one win; the other finds the table there and goes on.
-            if not self.exists(table):
-                raise
+        shutil.rmtree(folder, ignore_errors=True)
 
     def exists(self, table: Table) -> bool:
         """Whether the table was created."""

@@ -91,3 +91,24 @@ def test_an_input_reads_its_days_or_as_far_back_as_it_says(lake, spark):
 def test_what_is_no_frame_is_refused_by_name(lake):
     with pytest.raises(TypeError, match="raw/telemetry returned list: return a Spark DataFrame or None"):
         DeltaIOManager(lake=lake).handle_output(output_context(TELEMETRY, "2015-01-01", "2015-01-01"), [1])
+
+
+def test_a_creation_that_was_killed_is_cleared_away_and_begun_again(lake, tmp_path, monkeypatch):
+    monkeypatch.setattr("pdm_assets.resources.lake.CREATED_BY_ANOTHER", 0)
+    log = tmp_path / "raw" / "errors" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / ".00000000000000000000.json.6c4b.tmp").write_text("{")
+    here = Lake(spark=lake.spark, root=str(tmp_path))
+    here.ensure(ERRORS)
+    assert here.version(ERRORS) == 0
+    assert here.delta(ERRORS).metadata().configuration.keys() >= {"delta.constraints.error_code_is_known"}
+
+
+def test_files_of_someone_else_in_a_tables_folder_are_named_and_stay(lake, tmp_path, monkeypatch):
+    monkeypatch.setattr("pdm_assets.resources.lake.CREATED_BY_ANOTHER", 0)
+    folder = tmp_path / "raw" / "errors"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(LakeError, match=r"raw/errors can not be created: .* is no Delta table but holds 1 files, such as notes\.txt"):
+        Lake(spark=lake.spark, root=str(tmp_path)).ensure(ERRORS)
+    assert (folder / "notes.txt").read_text() == "mine"
