@@ -25,8 +25,14 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def engine(data_root: Path) -> Iterator[SparkEngine]:
     settings = Settings(data=data_root, spark_memory_mb=2048, spark_idle_minutes=1)
-    # one task a stage: the frames of tests are small, and a task costs more than its rows
-    resource = SparkEngine(**{**SparkEngine.of(settings).model_dump(), "spark_config": {"spark.sql.shuffle.partitions": "1"}})
+    # The frames of tests are small: a task costs more than its rows, and compiling an expression more than evaluating it.
+    # The journeys run as users do, on an engine of their own.
+    config = {
+        "spark.sql.shuffle.partitions": "1",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+    resource = SparkEngine(**{**SparkEngine.of(settings).model_dump(), "spark_config": config})
     yield resource
     resource.close()
     resource.engine.stop()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime as dt
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,10 +18,10 @@ YES = Verdict(True, (Condition("good", True, "for a test"),))
 NO = Verdict(False, (Condition("good", False, "it sees ghosts"),))
 
 
-@pytest.fixture
-def plant(tmp_path, engine, tree):
-    """A plant with three versions of one tree: two were promoted, one was refused."""
-    plant = Plant(tmp_path / "plant", engine)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, engine, tree):
+    """Three versions of one tree, below a root that nobody changes: two were promoted, one was refused."""
+    plant = Plant(tmp_path_factory.mktemp("made"), engine)
     for version, cutoff, verdict in (
         ("first", CUTOFF, YES),
         ("second", CUTOFF + dt.timedelta(days=7), YES),
@@ -28,7 +30,14 @@ def plant(tmp_path, engine, tree):
         card = dataclasses.replace(tree.card, version=version, cutoff=cutoff)
         plant.store.save(tree._replace(card=card), {}, "a-run")
         plant.store.decide(version, verdict, cutoff, "gate, run 1")
-    return plant
+    return Path(plant.lake.root).parent
+
+
+@pytest.fixture
+def plant(made, tmp_path, engine):
+    """A plant with a copy of the three versions: to copy them takes no Spark."""
+    shutil.copytree(made, tmp_path / "plant")
+    return Plant(tmp_path / "plant", engine)
 
 
 @pytest.fixture

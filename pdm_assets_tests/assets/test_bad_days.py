@@ -15,6 +15,8 @@ from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
+pytestmark = pytest.mark.slow  # two minutes, most of them the week that all of it looks at
+
 DAY_BEFORE, FIRST, LAST = "2015-02-28", "2015-03-01", "2015-03-05"
 OLD, NEW = (1, 2, 3, 4, 5, 6), 7
 JOINED = "2015-03-03"  # the day of the new machine, of a model that training never saw

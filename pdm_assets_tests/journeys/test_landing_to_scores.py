@@ -71,11 +71,16 @@ def fleet(tmp_path_factory):
     return folder
 
 
-def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_days(it, data, fleet):
-    replayer = Replayer(fleet / "whole", data / "landing", HISTORY_END)
-    # A history lands as five files: one range run makes everything from raw to scores.
+@pytest.fixture(scope="module")
+def history(it, data, fleet):
+    """A history that landed as five files and was taken in."""
     land(fleet / "history", data / "landing")
     it.wait_for("the history", lambda: it.all_done(1))
+
+
+def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_days(it, data, fleet, history):
+    # One range run made everything from raw to scores.
+    replayer = Replayer(fleet / "whole", data / "landing", HISTORY_END)
     assert len(it.runs()) == 1
     assert it.runs()[0]["tags"]["dagster/asset_partition_range_start"] == "2015-01-01"
     assert max(days_with_rows(data, "scores/component_risk")) == day("2015-01-28")
@@ -105,7 +110,8 @@ def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_day
     assert not changed.equals(scores)
 
 
-def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scores(it, data):
+@pytest.mark.slow
+def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scores(it, data, history):
     before, runs_before = content(data, "scores/component_risk"), len(it.runs())
     models = DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows
     assets = it.graphql("{ assetNodes { assetKey { path } isPartitioned isMaterializable } }")["assetNodes"]

@@ -67,6 +67,7 @@ def test_nobody_else_writes_the_lake_meanwhile(engine):
         pass
 
 
+@pytest.mark.slow
 def test_a_hung_engine_is_replaced(engine, monkeypatch):
     monkeypatch.setattr(module, "PING_TIMEOUT_S", 2)
     with engine.lease() as hung:
