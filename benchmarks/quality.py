@@ -17,17 +17,22 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.models.backtest import Fold, folds_of
+from pdm_assets.models.calibration import cheapest_threshold, cost_curve
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
+from pdm_assets.models.events import Costs, Judged, cost_by_machine, judge
 from pdm_assets.models.pictures import backtest_picture
 from pdm_assets.models.reports import backtest
 from pdm_assets.models.training import TrainedModel, examine
+from pdm_assets.models.windows import Window
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 
 HERE = Path(__file__).parent
 FOLDS = 3
+VISIT_COSTS = (250.0, 500.0, 1_000.0, 2_000.0)
+DAYS_A_MONTH = 30.44
 # What the platform should reach in the mean fold of its own default model (horizon 48 h, observed every 12 h).
 WANTED = (
     ("event_recall", "at least", 0.97),
@@ -89,6 +94,10 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
     write("![folds](quality.png)\n")
     write(f"## What is wanted of {default}\n\n{_wanted(ours, by_type[default])}\n")
     write(f"## {default} by component\n\nAll folds together.\n\n{_by_component(ours)}\n")
+    write(
+        "## What a visit for nothing costs\n\nThe thresholds follow from the costs: the same models, all folds together, by "
+        f"`PDM_COST_FALSE_VISIT` (default {settings.cost_false_visit:,.0f}).\n\n{_by_visit_cost(by_type[default])}\n"
+    )
     elsewhere = [
         Fold(**{**dataclasses.asdict(fold), "model_type": f"{default}, another fleet"})
         for model in by_type[default]
@@ -152,6 +161,46 @@ def _by_component(folds: Sequence[Fold]) -> str:
         alarms = f"{sum(f.false_episodes for f in its)} | {sum(f.true_episodes for f in its)}"
         lines.append(f"| {component} | {caught} of {failures} | {alarms} | {sum(f.cost for f in its):,.0f} | {worst:.4f} |")
     return "\n".join(lines)
+
+
+def _by_visit_cost(models: Sequence[TrainedModel]) -> str:
+    lines = [
+        "| a visit for nothing | failures caught | alarm precision | false alarms a machine-month | cost |",
+        "| --- " * 5 + "|",
+    ]
+    for visit in VISIT_COSTS:
+        costs = [dataclasses.replace(model.bench.costs, false_visit=visit) for model in models]
+        judged = [found for model, its in zip(models, costs, strict=True) for found in _judged_at(model, its)]
+        failures, caught, right, false = (
+            sum(int(getattr(found, name).sum()) for found in judged)
+            for name in ("failures", "caught", "true_episodes", "false_episodes")
+        )
+        # every component has the same machine-days
+        months = sum(float(found.machine_days.sum()) for found in judged) / len(COMPONENTS) / DAYS_A_MONTH
+        cost = sum(float(cost_by_machine(found, costs[0]).sum()) for found in judged)
+        lines.append(
+            f"| {visit:,.0f} | {caught / failures:.1%} | {right / (right + false):.1%} | {false / months:.3f} | {cost:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _judged_at(model: TrainedModel, costs: Costs) -> list[Judged]:
+    """The test window of each component, alerted on at the thresholds that would follow from other costs."""
+    calibration, test = (model.bench.windows.named()[name] for name in ("calibration", "test"))
+    found = []
+    for component, history in model.bench.history.items():
+        tuned, unseen = (model.outcomes[name][component] for name in ("calibration", "test"))
+        events, rules = (history.failures, history.closings), model.bench.rules
+        start, end = _seconds(calibration)
+        curve = cost_curve(tuned.probability, tuned.observations, *events, start=start, end=end, rules=rules, costs=costs)
+        alerts = unseen.probability >= cheapest_threshold(curve, costs)
+        start, end = _seconds(test)
+        found.append(judge(unseen.observations, alerts, *events, start=start, end=end, rules=rules))
+    return found
+
+
+def _seconds(window: Window) -> tuple[int, int]:
+    return int(window.start_at.timestamp()), int(window.end_at.timestamp())
 
 
 def _wanted(folds: Sequence[Fold], models: Sequence[TrainedModel]) -> str:

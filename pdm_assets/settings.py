@@ -56,7 +56,7 @@ class Settings:
     calibration_days: int = _setting(30, "length of the window on which thresholds are chosen")
     test_days: int = _setting(30, "length of the window whose metrics are reported")
     cost_missed_failure: float = _setting(10_000.0, "cost of a failure that nothing warned of, in any one unit")
-    cost_false_visit: float = _setting(500.0, "cost of a visit for nothing")
+    cost_false_visit: float = _setting(1_000.0, "cost of a visit for nothing: half a planned repair")
     cost_planned_repair: float = _setting(2_000.0, "cost of a repair that a warning made a planned one")
     least_lead_hours: int = _setting(6, "a warning later than this before the failure is none")
     crew_visits_a_day: int = _setting(10, "components that the crew can see to in a day")

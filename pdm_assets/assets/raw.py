@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pdm_assets.partitions import DAILY, ONE_RUN, reads
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, write_partitions
+from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.schemas.raw import (
     ERRORS,
@@ -30,7 +31,7 @@ EVENT_TABLES = tuple(table.key for table in RAW_TABLES if table is not MACHINES)
 BALANCE = "every_landed_row_is_accounted_for"
 TAKEN = "every_landed_file_was_taken"
 FEW_REJECTED = "few_rows_are_quarantined"
-DAYS_NAMED, REASONS_NAMED = 5, 3
+DAYS_NAMED, REASONS_NAMED, FILES_NAMED = 5, 3, 100
 REJECTED_SHARE = 0.1  # of a day's landed rows: more is an outage or something new, not an odd row
 
 Events = Iterator[dg.Output[DataFrame | None] | dg.AssetCheckResult]
@@ -64,7 +65,7 @@ def _options(table: Table, doc: str, **raw_options: Any) -> dict[str, Any]:
             dg.AssetCheckSpec(
                 TAKEN,
                 asset=key,
-                description="no landed file was refused for its columns or because it can't be read",
+                description="no landed file was refused, passed over, or has rows of days to come; else names them",
             ),
             dg.AssetCheckSpec(
                 FEW_REJECTED,
@@ -162,14 +163,32 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
     for day, count in stored.items():
         fate[day, "quarantined"] = count
     yield _balance(landed, fate, table)
-    yield dg.AssetCheckResult(
+    yield _taken(landing, look, table)
+    yield _few_rejected(lake, table, landed, stored)
+
+
+def _taken(landing: Landing, look: LandedTable, table: Table) -> dg.AssetCheckResult:
+    """Files that were refused are an error; what is no file of ours, or of days to come, is perhaps meant so."""
+    over = landing.zone.passed_over(table.key)
+    ahead = look.of_days_to_come(dt.datetime.now(dt.UTC).date())
+    said = [
+        *(str(file.refusal) for file in look.refused),
+        *(f"{name}: passed over, it is {why}" for name, why in over.items()),
+        *(f"{name}: {rows} rows are of days to come, up to {last}, and wait for them" for name, (rows, last) in ahead.items()),
+    ]
+    more = f"; and {len(said) - FILES_NAMED} files more" if len(said) > FILES_NAMED else ""
+    return dg.AssetCheckResult(
         check_name=TAKEN,
         asset_key=table.key.split("/"),
-        passed=not look.refused,
-        description="; ".join(str(file.refusal) for file in look.refused) or None,
-        metadata={"refused_files": len(look.refused)},
+        passed=not said,
+        severity=dg.AssetCheckSeverity.ERROR if look.refused else dg.AssetCheckSeverity.WARN,
+        description="; ".join(said[:FILES_NAMED]) + more or None,
+        metadata={
+            "refused_files": len(look.refused),
+            "passed_over": len(over),
+            "rows_of_days_to_come": sum(rows for rows, _ in ahead.values()),
+        },
     )
-    yield _few_rejected(lake, table, landed, stored)
 
 
 def _few_rejected(

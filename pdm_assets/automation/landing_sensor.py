@@ -14,11 +14,12 @@ from pdm_assets.models.windows import first_possible_cutoff
 from pdm_assets.partitions import DAILY, LOOKBACK_DAYS, SETTINGS
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
-from pdm_assets.schemas.raw import TELEMETRY
+from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY
 
 CURSOR_VERSION = 1
 QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long,
 PATIENCE_S = 30.0  # but no longer than this
+FILES_NAMED = 20  # of those that are passed over
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -69,7 +70,7 @@ def landing_sensor(
     )
     found = next_request(marks, store.load(cursor.get("seen")), LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
-        return dg.SensorResult(skip_reason="nothing new has landed", cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
+        return dg.SensorResult(skip_reason=_nothing_new(landing), cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
     request, seen = found
     # Counted, for Dagster drops a run key that it knows: the same days may come to the same files once more. Without a readable
     # cursor the count begins where no earlier one was.
@@ -79,6 +80,11 @@ def landing_sensor(
         run_requests=[_run_request(request, can_score, number)],
         cursor=_cursor(store.save(seen), requests=number),
     )
+
+
+def _nothing_new(landing: Landing) -> str:
+    over = [f"{t.name}/{name} ({why})" for t in RAW_TABLES for name, why in landing.zone.passed_over(t.key).items()]
+    return "nothing new has landed" + (f". Passed over: {'; '.join(over[:FILES_NAMED])}" if over else "")
 
 
 def _can_score(last: dt.date, history_begins: dt.date, store: ModelStore) -> bool:

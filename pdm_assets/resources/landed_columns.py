@@ -3,6 +3,7 @@
 import csv
 import datetime as dt
 import gzip
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from pdm_assets.schemas.table import Table
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
 HEADER_BYTES = 64 * 1024
+LONGEST_HEADER = 500  # characters of wrong column names that an error quotes
+BOMB_RATIO, BOMB_FROM_BYTES = 200, 64 << 20  # telemetry that never changes unpacks to some 30 times its size
+BOMB_ROWS_A_BYTE = 1_000  # of Parquet: times and machines differ from row to row, and no encoding hides that
 DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 
@@ -45,9 +49,34 @@ def date_in_name(name: str) -> dt.date | None:
     return None
 
 
+def shown(path: Path) -> str:
+    """A file's name as text that can be kept and printed: bytes that are no UTF-8 in hexadecimal, after a backslash."""
+    return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that stops where its content is out of all proportion to its size."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self.packed_bytes, self.shown_name = path.stat().st_size, shown(path)
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        if self.tell() > max(BOMB_FROM_BYTES, BOMB_RATIO * self.packed_bytes):
+            raise LandingError(
+                f"{self.shown_name}: unpacks to more than {BOMB_RATIO} times its size, which no readings do. "
+                "Nothing was taken; land it unpacked if it is meant"
+            )
+        return content
+
+
 def open_csv(path: Path) -> BinaryIO:
-    """A CSV or CSV.gz file as plain bytes."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+    """A CSV or CSV.gz file as plain bytes.
+
+    Reading raises LandingError where a file unpacks to more than BOMB_RATIO times its size.
+    """
+    return _Unpacked(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
 def read_header(stream: BinaryIO) -> list[str]:
@@ -68,8 +97,10 @@ def match_columns(path: Path, found: Sequence[str], table: Table) -> tuple[str, 
     known = {name.lower(): ours for landed, ours in expected.items() for name in (landed, ours)}
     ours = [known.get(name.strip().lower()) for name in found]
     if sorted(ours, key=str) != sorted(expected.values()):
+        names = ", ".join(found)
+        names = f"{names[:LONGEST_HEADER]} ..." if len(names) > LONGEST_HEADER else names or "none"
         raise LandingError(
-            f"{path.name}: its columns are not those of {table.key}. Found: {', '.join(found) or 'none'}. "
+            f"{shown(path)}: its columns are not those of {table.key}. Found: {names}. "
             f"Expected, in any order: {', '.join(expected)}. Nothing was taken; correct it and land it again"
         )
     return tuple(name for name in ours if name is not None)
@@ -94,4 +125,4 @@ def columns_of(path: Path, table: Table) -> tuple[str, ...]:
     except (OSError, EOFError, ValueError, csv.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise LandingError(f"{path.name}: can't be read: {error}. Land a whole file in its place") from error
+        raise LandingError(f"{shown(path)}: can't be read: {error}. Land a whole file in its place") from error

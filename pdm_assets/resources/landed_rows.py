@@ -22,7 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pdm_assets.resources.landed_columns import LandingError, format_of, match_columns, open_csv, read_header
+from pdm_assets.resources.landed_columns import (
+    BOMB_ROWS_A_BYTE,
+    LandingError,
+    format_of,
+    match_columns,
+    open_csv,
+    read_header,
+    shown,
+)
 from pdm_assets.resources.landed_values import MISSING, NAIVE, PARSERS, UTC, RowReader, parse_time
 from pdm_assets.schemas.table import Table
 
@@ -133,7 +141,7 @@ def _csv_rows(path: Path, table: Table) -> Iterator[pa.Table]:
         reader = CsvReader(table, match_columns(path, read_header(stream), table))
         line = 2
         parsing: deque[Future[list[pa.Table]]] = deque()
-        for block in _blocks(stream, path.name):
+        for block in _blocks(stream, shown(path)):
             parsing.append(pool.submit(reader.read_block, block, line))
             line += block.count(b"\n")
             if len(parsing) > WORKERS:
@@ -145,11 +153,17 @@ def _csv_rows(path: Path, table: Table) -> Iterator[pa.Table]:
 def _parquet_rows(path: Path, table: Table) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         columns = match_columns(path, file.schema_arrow.names, table)
+        rows, size = file.metadata.num_rows, path.stat().st_size
+        if rows > BOMB_ROWS_A_BYTE * size:
+            raise LandingError(
+                f"{shown(path)}: claims {rows:,} rows in {size:,} bytes, which no readings fit in. Nothing was "
+                "taken; land it as CSV if it is meant"
+            )
         reader = RowReader(table, columns)
         number = 1
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             values = {
-                name: _typed(column, reader.types[name], f"{path.name}: column {name}")
+                name: _typed(column, reader.types[name], f"{shown(path)}: column {name}")
                 for name, column in zip(columns, batch.columns, strict=True)
             }
             good = reader.acceptable(values)
@@ -217,8 +231,8 @@ def read_landed(path: Path, table: Table) -> Iterator[pa.Table]:
     try:
         yield from (_parquet_rows if format_of(path.name) == ".parquet" else _csv_rows)(path, table)
     except (EOFError, zlib.error, pa.ArrowException) as error:
-        raise LandingError(f"{path.name}: can't be read to its end: {error}. Land a whole file in its place") from error
+        raise LandingError(f"{shown(path)}: can't be read to its end: {error}. Land a whole file in its place") from error
     except OSError as error:
         if error.errno is not None:  # the disk's trouble, not the file's
             raise
-        raise LandingError(f"{path.name}: can't be read to its end: {error}. Land a whole file in its place") from error
+        raise LandingError(f"{shown(path)}: can't be read to its end: {error}. Land a whole file in its place") from error

@@ -40,6 +40,19 @@ class LandedTable:
         """Files of which nothing was taken; `refusal` says why."""
         return [file for file in self.files if file.refusal]
 
+    def of_days_to_come(self, today: dt.date) -> dict[str, tuple[int, dt.date]]:
+        """Rows after tomorrow by file, with the last of their days: a clock gone wrong, for no zone is two days ahead.
+
+        They wait until their days come. Fleet lists may be known as long ahead as one likes.
+        """
+        limit = today + dt.timedelta(days=1)
+        found = {}
+        for file in self.files if self.table != MACHINES else ():
+            later = {day: rows for day, rows in (file.rows_by_day or {}).items() if day > limit}
+            if later:
+                found[file.name] = sum(later.values()), max(later)
+        return found
+
     def rows(self, start: dt.date, end: dt.date) -> dict[dt.date, int]:
         """Rows of each day of [start, end), as `scan` gives them; days without rows are left out."""
         counts: dict[dt.date, int] = defaultdict(int)

@@ -17,6 +17,8 @@ from pdm_assets.schemas.table import Table
 LONGEST_VALUE = 80  # characters of a bad value that a reason quotes
 FIRST_REAL_TIME = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # what is before is a clock that was never set
 
+FARTHEST_ZONE = dt.timedelta(hours=14)  # of all that ever were (IANA time zone database)
+
 NAIVE = pa.timestamp("us")
 UTC = pa.timestamp("us", "UTC")
 ARROW_TYPES: dict[type[T.DataType], pa.DataType] = {
@@ -56,6 +58,8 @@ def parse_time(text: str) -> dt.datetime | None:
             micros = int((fraction or "")[:6].ljust(6, "0"))
             parts = (int(part or 0) for part in (year, month, day, hour, minute, second))
             offset = dt.timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
+            if offset > FARTHEST_ZONE:
+                return None
             naive = dt.datetime(*parts, micros, tzinfo=dt.UTC)  # type: ignore[misc,arg-type]
             return naive + offset if sign == "-" else naive - offset
         if us := US_TIME.fullmatch(text):

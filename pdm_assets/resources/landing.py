@@ -21,6 +21,7 @@ from pdm_assets.resources.landed_columns import (
     LandingError,
     columns_of,
     format_of,
+    shown,
     table_of,
 )
 from pdm_assets.resources.landed_table import LandedTable
@@ -124,6 +125,30 @@ class LandingZone:
         now = time.time()
         settled = [file for file in settled if abs(now - file.mtime_ns / 1e9) >= SETTLED_SECONDS]
         return sorted(settled, key=lambda file: (file.mtime_ns, file.path.name))
+
+    def passed_over(self, table_key: str) -> dict[str, str]:
+        """What lies in the folder of a table and is never taken, by name, with what it is.
+
+        Hidden names and those of unfinished files are left out.
+        """
+        folder = self.landing_root / TABLES[table_key].name
+        if not folder.is_dir():
+            return {}
+        found = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith((".", "_")) or name.lower().endswith(UNFINISHED):
+                    continue
+                if entry.is_symlink():
+                    found[shown(Path(name))] = "a link: put the file itself there"
+                elif entry.is_dir(follow_symlinks=False):
+                    found[shown(Path(name))] = "a folder: put its files beside it"
+                elif not entry.is_file(follow_symlinks=False):
+                    found[shown(Path(name))] = "no file"
+                elif not format_of(name):
+                    found[shown(Path(name))] = f"none of {', '.join(FORMATS)}"
+        return dict(sorted(found.items()))
 
     def staged(self, table_key: str) -> list[StagedFile]:
         """What is in the settled files, refused ones too, in the order they landed. New ones are staged."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdm_assets.resources.landed_columns import LandingError, columns_of, date_in_name
+from pdm_assets.resources.landed_columns import LandingError, columns_of, date_in_name, shown
 from pdm_assets.schemas.table import Table
 
 STAGING_VERSION = 1  # a change of what is staged, or how, stages every file again
@@ -162,7 +162,7 @@ class Staging:
         from pdm_assets.resources.landed_rows import read_landed
         from pdm_assets.resources.staged_buckets import write_rows
 
-        name, fingerprint = landed.path.name, landed.fingerprint(self.table)
+        name, fingerprint = shown(landed.path), landed.fingerprint(self.table)
         final = self.root / fingerprint
         changed_on = dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
         fallback_day = date_in_name(name) or changed_on

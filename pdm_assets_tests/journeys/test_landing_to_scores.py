@@ -1,42 +1,23 @@
-"""From a landed file to a score through the real daemon and web server, with no click; then a backfill as the UI does it."""
+"""From a landed file to a score through the real daemon and web server, with no click."""
 
-import datetime as dt
 import time
 
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from pdm_assets.resources.engine import Engine, Sizing
-from pdm_assets.resources.landing import land
 from pdm_assets.simulator.replay import Replayer
-from pdm_assets.simulator.writer import simulate
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.daemon import platform
+from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, content, fleet, take_in
 
 pytestmark = pytest.mark.journey
-
-FIRST, HISTORY_END, END = day("2015-01-01"), day("2015-01-29"), day("2015-02-03")
-SETTINGS = {
-    "PDM_FIRST_DAY": "2015-01-01",
-    "PDM_LAST_DAY": "2015-02-02",
-    "PDM_TRAIN_DAYS": "12",
-    "PDM_CALIBRATION_DAYS": "4",
-    "PDM_TEST_DAYS": "3",
-    "PDM_MODEL_TYPE": "logistic_regression",
-    "PDM_SPARK_MEMORY_MB": "2048",
-}
 
 
 def days_with_rows(data, table):
     files = DeltaTable(str(data / "lake" / table)).get_add_actions(flatten=True)
     days, rows = files.column("partition.date").to_pylist(), files.column("num_records").to_pylist()
     return {d for d, n in zip(days, rows, strict=True) if n}
-
-
-def content(data, table):
-    rows = DeltaTable(str(data / "lake" / table)).to_pyarrow_table().drop_columns(["scored_at", "features_version"])
-    return rows.sort_by([("machine_id", "ascending"), ("observed_at", "ascending"), ("component", "ascending")])
 
 
 def versions(data):
@@ -50,10 +31,11 @@ def days_of_last_write(data, table):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, engine, spark):
+    """A data root whose engine is the session's: it is warm already."""
     root = tmp_path_factory.mktemp("journey")
-    yield root
-    Engine(root, Sizing(2, 2048, 1)).stop()
+    (root / "engine").symlink_to(engine.engine.folder)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +45,17 @@ def it(data):
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
-    for name, end in (("history", HISTORY_END), ("whole", END)):
-        end_at = dt.datetime.combine(end, dt.time(), dt.UTC)
-        simulate(folder / name, machines=12, days=(end - FIRST).days, end=end_at, seed=3)
+    fleet(folder / "history", HISTORY_END)
+    fleet(folder / "whole", END)
     return folder
 
 
-@pytest.fixture(scope="module")
-def history(it, data, fleet):
-    """A history that landed as five files and was taken in."""
-    land(fleet / "history", data / "landing")
-    it.wait_for("the history", lambda: it.all_done(1))
-
-
-def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_days(it, data, fleet, history):
-    # One range run made everything from raw to scores.
-    replayer = Replayer(fleet / "whole", data / "landing", HISTORY_END)
+def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_days(it, data, files):
+    replayer = Replayer(files / "whole", data / "landing", HISTORY_END)
+    # A history lands as five files: one range run makes everything from raw to scores.
+    take_in(it, files / "history")
     assert len(it.runs()) == 1
     assert it.runs()[0]["tags"]["dagster/asset_partition_range_start"] == "2015-01-01"
     assert max(days_with_rows(data, "scores/component_risk")) == day("2015-01-28")
@@ -108,28 +83,3 @@ def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_day
     earlier = pc.field("observed_at") < utc("2015-01-29 00:00")
     assert changed.filter(earlier).equals(scores.filter(earlier))
     assert not changed.equals(scores)
-
-
-@pytest.mark.slow
-def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scores(it, data, history):
-    before, runs_before = content(data, "scores/component_risk"), len(it.runs())
-    models = DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows
-    assets = it.graphql("{ assetNodes { assetKey { path } isPartitioned isMaterializable } }")["assetNodes"]
-    keys = [{"path": a["assetKey"]["path"]} for a in assets if a["isPartitioned"] and a["isMaterializable"]]
-    days = [(FIRST + dt.timedelta(days=n)).isoformat() for n in range((HISTORY_END - FIRST).days + 1)]
-    launched = it.graphql(
-        """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-            __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
-        params={"assetSelection": keys, "partitionNames": days},
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-    it.wait_for(
-        "the backfill",
-        lambda: it.graphql(query, id=launched["backfillId"])["partitionBackfillOrError"]["status"].startswith("COMPLETED"),
-        timeout=360,
-    )
-    assert len(it.runs()) - runs_before == 1
-    # Nothing was due: a backfill trains no model that is there already.
-    assert DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows == models
-    assert content(data, "scores/component_risk").equals(before)
