@@ -20,7 +20,7 @@ from pdm_assets.models.backtest import Fold, folds_of
 from pdm_assets.models.calibration import cheapest_threshold, cost_curve
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
-from pdm_assets.models.events import Costs, Judged, cost_by_machine, judge
+from pdm_assets.models.events import DAYS_A_MONTH, Costs, Judged, cost_by_machine, judge
 from pdm_assets.models.pictures import backtest_picture
 from pdm_assets.models.reports import backtest
 from pdm_assets.models.training import TrainedModel, examine
@@ -32,7 +32,6 @@ from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 HERE = Path(__file__).parent
 FOLDS = 3
 VISIT_COSTS = (250.0, 500.0, 1_000.0, 2_000.0)
-DAYS_A_MONTH = 30.44
 # What the platform should reach in the mean fold of its own default model (horizon 48 h, observed every 12 h).
 WANTED = (
     ("event_recall", "at least", 0.97),
