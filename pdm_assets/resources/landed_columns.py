@@ -81,8 +81,10 @@ def open_csv(path: Path) -> BinaryIO:
 
 def read_header(stream: BinaryIO) -> list[str]:
     """The names in the first line of a CSV stream, which is left at the second line."""
-    line = stream.readline(HEADER_BYTES).decode("utf-8-sig", errors="replace")
-    return next(csv.reader([line.rstrip("\r\n")]), [])
+    line = stream.readline(HEADER_BYTES).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    if "\r" in line:
+        raise csv.Error("its lines end in carriage returns alone, and must in line feeds")
+    return next(csv.reader([line]), [])
 
 
 def match_columns(path: Path, found: Sequence[str], table: Table) -> tuple[str, ...]:

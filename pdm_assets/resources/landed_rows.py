@@ -49,7 +49,7 @@ class CsvReader(RowReader):
         rows = self._read_typed(block, first_line)
         if rows is not None:
             return rows
-        if len(block) <= SINGLE_LINES_BYTES:
+        if len(block) <= SINGLE_LINES_BYTES or block.find(b"\n") == len(block) - 1:
             return [self.read_lines(block, first_line)]
         tables = []
         for piece in _pieces(block):
@@ -113,10 +113,10 @@ def _times(times: pa.Array) -> pa.Array:
 
 
 def _pieces(block: bytes) -> Iterator[bytes]:
-    """About PIECES parts of whole lines."""
-    start = 0
+    """About PIECES parts of whole lines, at least two where there are two lines."""
+    start, most = 0, len(block) // PIECES
     while start < len(block):
-        end = block.find(b"\n", start + len(block) // PIECES) + 1 or len(block)
+        end = block.rfind(b"\n", start, start + most) + 1 or block.find(b"\n", start + most) + 1 or len(block)
         yield block[start:end]
         start = end
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdm_assets.resources import landed_rows, staged_buckets
+from pdm_assets.resources import landed_columns, landed_rows, staged_buckets
 from pdm_assets.resources.landed_columns import LandingError, date_in_name, table_of
 from pdm_assets.resources.landed_rows import CsvReader, read_landed
 from pdm_assets.resources.landed_values import parse_time
@@ -246,6 +246,29 @@ def test_a_compressed_file_reads_the_same_and_a_cut_one_is_refused(tmp_path):
             read(tmp_path / "t.csv.gz", broken)
 
 
+def test_what_unpacks_out_of_all_proportion_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(landed_columns, "BOMB_FROM_BYTES", 1 << 20)
+    bomb = gzip.compress(HEADER.encode() + b"\n" * (40 << 20))
+    staged = stage(tmp_path, "bomb.csv.gz", bomb)
+    assert staged.refusal.startswith("bomb.csv.gz: unpacks to more than 200 times its size")
+    assert [path.name for path in (tmp_path / "staging" / staged.fingerprint).iterdir()] == ["manifest.json"]
+    # readings that never change are no bomb
+    still = "".join(
+        f"2015-01-{d:02d} {h:02d}:00:00,{m},170,450,100,40\n" for m in range(40) for d in range(1, 29) for h in range(24)
+    )
+    assert stage(tmp_path, "still.csv.gz", gzip.compress((HEADER + still).encode())).rows == 40 * 28 * 24
+
+
+def test_parquet_that_claims_more_rows_than_fit_is_refused(tmp_path):
+    rows = 1_000_000
+    same = {name: pa.repeat(pa.scalar(1.0), rows) for name in ("volt", "rotate", "pressure", "vibration")}
+    times = pa.repeat(pa.scalar(utc("2015-01-01 06:00"), pa.timestamp("us")), rows)
+    path = parquet(tmp_path / "bomb.parquet", datetime=times, machineID=pa.repeat(pa.scalar(1), rows), **same)
+    assert path.stat().st_size * landed_columns.BOMB_ROWS_A_BYTE < 100 * rows
+    (staged,) = Staging(tmp_path / "staging", TELEMETRY).of([LandedFile.at(path)])
+    assert staged.refusal.startswith("bomb.parquet: claims 1,000,000 rows in ")
+
+
 def parquet(path: Path, **columns) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
@@ -327,10 +350,10 @@ def test_a_date_in_a_name_is_a_real_date_on_its_own():
     assert date_in_name("run12015-06-01.csv") is None
 
 
-def stage(folder: Path, name: str, content: str, table=TELEMETRY, *, changed="2016-05-05 00:00"):
+def stage(folder: Path, name: str, content: str | bytes, table=TELEMETRY, *, changed="2016-05-05 00:00"):
     """Stage the one landed file `name` of a folder."""
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(content)
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     os.utime(folder / name, (utc(changed).timestamp(),) * 2)
     (staged,) = Staging(folder / "staging", table).of([LandedFile.at(folder / name)])
     return staged
