@@ -32,7 +32,6 @@ REPLAYED_DAYS = 7  # the history ends so long before today
 SIMULATED_AHEAD_DAYS = 30  # so that a demo that is left running has days to land
 SECONDS_A_LANDING = 20.0
 SEED = 7
-CODE_LOADS_S = 60  # a code server that has begun may take so long to start the process with the code
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 console = Console()
@@ -195,15 +194,15 @@ def keep_serving(dagster: "subprocess.Popen[bytes]") -> int:
     `dagster dev` starts its code server again when that ends, but the server is two processes: a proxy, whose end it sees, and
     behind it the one that has the code. A proxy left without the other answers nothing for ever: it is made to end too.
     """
+    served: set[int] = set()
     lonely: set[int] = set()
     while dagster.poll() is None:
         with suppress(psutil.NoSuchProcess):
-            proxies = [p for p in psutil.Process(dagster.pid).children() if "code-server" in p.cmdline()]
-            without = {p.pid for p in proxies if not _has_code(p)}
-            for proxy in proxies:
-                # twice in a row, and not while it starts
-                if proxy.pid in without & lonely and time.time() - proxy.create_time() > CODE_LOADS_S:
-                    proxy.kill()
+            proxies = {p.pid: p for p in psutil.Process(dagster.pid).children() if "code-server" in p.cmdline()}
+            without = {pid for pid, proxy in proxies.items() if not _has_code(proxy)}
+            served |= proxies.keys() - without
+            for pid in without & lonely & served:  # twice in a row, and not one that has yet to start the other
+                proxies[pid].kill()
             lonely = without
         time.sleep(2)
     return dagster.returncode

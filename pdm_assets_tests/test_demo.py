@@ -1,11 +1,16 @@
 """What `make demo` and `make dev` do before Dagster is up."""
 
+import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import dagster as dg
+import psutil
 import pytest
+from dagster._core.events import EngineEventData
 
 from pdm_assets import demo
 
@@ -34,17 +39,41 @@ def test_runs_that_died_with_the_dagster_before_are_ended_and_others_are_not(hom
     }
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = {status: instance.add_run(dg.DagsterRun(job_name="a_job", status=status)) for status in statuses}
+        outlived = instance.add_run(dg.DagsterRun(job_name="a_job", status=dg.DagsterRunStatus.STARTED))
+        instance.report_engine_event("Started process for run", outlived, EngineEventData.in_process(os.getpid()))
         held = subprocess.Popen(
             [sys.executable, "-c", HOLD, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert held.stdout
         assert held.stdout.readline() == "held\n"
         found = {status: instance.get_run_by_id(run.run_id).status for status, run in runs.items()}
+        assert instance.get_run_by_id(outlived.run_id).status == dg.DagsterRunStatus.STARTED
     assert found == statuses
 
     with pytest.raises(SystemExit, match="Dagster is running on"):
         demo.claim(home)
     held.communicate("\n", timeout=30)
+
+
+# A proxy starts the process that has the code, and does not notice its end.
+PROXY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'input()', 'grpc'], stdin=-1); time.sleep(600)"
+DAGSTER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROXY!r}, 'code-server'])"
+
+
+def test_a_proxy_whose_code_server_has_died_is_made_to_end_and_one_that_has_it_is_left_alone():
+    dagster = subprocess.Popen([sys.executable, "-c", DAGSTER])
+    serving = threading.Thread(target=demo.keep_serving, args=(dagster,), daemon=True)
+    serving.start()
+    parent = psutil.Process(dagster.pid)
+    deadline = time.monotonic() + 60
+    while not (codes := [p for p in parent.children(recursive=True) if "grpc" in p.cmdline()]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(5)
+    assert dagster.poll() is None
+    codes[0].kill()
+    serving.join(30)
+    assert dagster.poll() is not None
 
 
 def test_a_port_that_is_taken_is_said_at_once():

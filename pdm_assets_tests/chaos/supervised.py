@@ -101,7 +101,7 @@ class Supervised(Platform):
                     return process
         return None
 
-    def kill(self, part: str, patience: float = 300) -> bool:
+    def kill(self, part: str, patience: float = 1800) -> bool:
         """SIGKILL a part, waiting for it to be there; False if it did not come."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
