@@ -1,8 +1,9 @@
 MACHINES ?= 100
 PORT ?= 3000
+TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow check format lock graph dev bench quality search
+.PHONY: help setup demo test test-slow check format lock graph dev bench quality search chaos
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -44,6 +45,9 @@ quality: setup ## what models are worth on simulated fleets: benchmarks/quality.
 
 search: setup ## hyperparameters of each type of model over temporal folds: benchmarks/search.md (an hour)
 	@$(BIN)/python benchmarks/search.py
+
+chaos: setup ## kill parts of the platform at random moments, TRIALS=28 times; docs/reliability-trials.md (an hour and more)
+	@$(BIN)/python -m pdm_assets_tests.chaos.trials --trials $(TRIALS) --out docs/reliability-trials.md
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \

@@ -449,7 +449,8 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
             env=environ,
             cwd=folder,
             pass_fds=(writer_lock,),
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - no other thread is there. A supervisor that is killed leaves no JVM that nobody would stop
+            # a supervisor that is killed leaves no JVM that nobody would stop
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - there is no other thread
         )
 
 
