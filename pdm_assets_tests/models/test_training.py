@@ -327,8 +327,8 @@ def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observat
 def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
     calm = F.col("observed_at") < F.lit(WINDOWS.calibration.start_at)
     model = trained(observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm))
-    # a false visit costs 500, which a caught failure saves 10,000 - 2,000 by
-    assert model.card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 17))
+    # a false visit costs 1,000, and a failure caught saves 10,000 - 2,000
+    assert model.card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 9))
     assert model.card.calibration == dict.fromkeys(COMPONENTS, Platt())
     assert model.card.notes == tuple(
         f"{component} never fails in the calibration window: its threshold 0.0588 follows from the costs alone"
@@ -342,7 +342,7 @@ def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observation
     model = trained(early, labels)
     card = model.card
     assert (card.windows["test"].rows, card.metrics["test"][POOLED].brier) == (0, None)
-    assert card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 17))
+    assert card.thresholds == pytest.approx(dict.fromkeys(COMPONENTS, 1 / 9))
     assert card.events[POOLED].observed.event_recall is None
     assert not weigh(model, None).is_promoted
 
