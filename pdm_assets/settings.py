@@ -92,6 +92,12 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        for name in ("calibration_days", "test_days"):
+            if getattr(self, name) <= self.horizon_days:
+                raise SettingError(
+                    f"PDM_{name.upper()}={getattr(self, name)}: take more than the {self.horizon_days} days of "
+                    f"PDM_HORIZON_HOURS={self.horizon_hours}, else no failure of the window is judged"
+                )
         if min(self.cost_false_visit, self.cost_planned_repair) <= 0 or self.cost_missed_failure <= self.cost_planned_repair:
             raise SettingError(
                 f"PDM_COST_MISSED_FAILURE={self.cost_missed_failure} must be more than PDM_COST_PLANNED_REPAIR="

@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import Settings
 
@@ -279,6 +280,15 @@ class Lake(dg.ConfigurableResource):
         partitions = [(DATE, ">=", start.isoformat())] if start else []
         partitions += [(DATE, "<", end.isoformat())] if end else []
         return self.delta(table).to_pyarrow_dataset(file_pruning_predicate=partitions or None)
+
+
+def known_until(lake: Lake, now: dt.datetime) -> dt.datetime:
+    """Up to which instant what happened in the plant is known: to the end of the last day that telemetry has landed of.
+
+    That no failure was told of says nothing of a day that is not over, or that nobody has heard of.
+    """
+    heard = lake.first_and_last_day(TELEMETRY)
+    return min(now, dt.datetime.combine(heard[1] + dt.timedelta(days=1), dt.time(), dt.UTC)) if heard else now
 
 
 def write_partitions(start: dt.date, end: dt.date) -> int:

@@ -5,8 +5,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from pdm_assets.models.evaluation import Capacity, History, Outcomes, at_capacity, hours_ahead
-from pdm_assets.models.events import HOUR, Moments, Rules
+from pdm_assets.models.evaluation import Capacity, History, Outcomes, at_capacity
+from pdm_assets.models.events import HOUR, Moments, Rules, hours_ahead
 from pdm_assets.models.windows import Window
 
 RULES = Rules(horizon_hours=48, least_lead_hours=6, cadence_hours=12)
