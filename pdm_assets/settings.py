@@ -30,6 +30,10 @@ HYPERPARAMETERS: Mapping[ModelType, Mapping[str, int | float | str | bool]] = {
 }
 
 
+# Tried, each in a data root: Delta's readers miss the files of a table, Spark ML misses models, or what is written goes astray.
+ILL_IN_PATHS = re.compile(r"[%\\*?\[\]{},\x00-\x1f\x7f]")
+
+
 class SettingError(ValueError):
     """A PDM_ variable that can't be used; the text names it, its value and what would be right."""
 
@@ -119,6 +123,11 @@ class Settings:
             raise SettingError(
                 "PDM_MLFLOW_URI: take http(s)://host:port without user, password or query. MLflow itself reads "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        if bad := sorted(set(ILL_IN_PATHS.findall(str(self.data)))):
+            raise SettingError(
+                f"PDM_DATA={str(self.data)!r}: take a path without {' '.join(map(repr, bad))}, which Spark or Delta would read "
+                "as a pattern, a list or an escape"
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
             raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pdm_assets.models import markdown
 from pdm_assets.partitions import DAILY, ONE_RUN, reads
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, write_partitions
@@ -182,7 +183,7 @@ def _taken(landing: Landing, look: LandedTable, table: Table) -> dg.AssetCheckRe
         asset_key=table.key.split("/"),
         passed=not said,
         severity=dg.AssetCheckSeverity.ERROR if look.refused else dg.AssetCheckSeverity.WARN,
-        description="; ".join(said[:FILES_NAMED]) + more or None,
+        description="; ".join(map(markdown.text, said[:FILES_NAMED])) + more or None,
         metadata={
             "refused_files": len(look.refused),
             "passed_over": len(over),
@@ -203,7 +204,7 @@ def _few_rejected(
         reasons.update(rows.to_table(columns=["reason"], filter=pc.field(DATE).isin(named))["reason"].to_pylist())
     said = ", ".join(f"{day}: {stored[day]} of {landed[day]}" for day in named)
     more = f" (and {len(many) - DAYS_NAMED} days more)" if len(many) > DAYS_NAMED else ""
-    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_NAMED))
+    why = "; ".join(f"{markdown.text(reason)} ({count})" for reason, count in reasons.most_common(REASONS_NAMED))
     return dg.AssetCheckResult(
         check_name=FEW_REJECTED,
         asset_key=table.key.split("/"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pdm_assets.models import markdown
 from pdm_assets.models.backtest import Fold, MeanAndWorst, shared_cutoffs, summarize
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
@@ -22,8 +23,7 @@ class Tabular:
     @property
     def markdown(self) -> str:
         """The table as Markdown."""
-        lines = [self.head, ("---",) * len(self.head), *self.rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        return markdown.table(self.head, self.rows)
 
 
 def baselines(card: ModelCard) -> Tabular:

@@ -7,12 +7,14 @@ from typing import Any
 import dagster as dg
 from pyspark.sql import DataFrame
 
+from pdm_assets.models import markdown
 from pdm_assets.partitions import FROM_THE_FIRST_DAY
 from pdm_assets.resources.lake import Commit, Lake
 from pdm_assets.schemas.table import Table
 from pdm_assets.schemas.tables import TABLES
 
 PREVIEW_ROWS = 5
+LONGEST_CELL = 80
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
@@ -92,21 +94,13 @@ def describe(lake: Lake, table: Table, commit: Commit) -> dict[str, Any]:
         "empty_days": empty,
     }
     if last is not None:
-        metadata["preview"] = dg.MetadataValue.md(_markdown(lake.preview(table, last, PREVIEW_ROWS)))
+        rows = lake.preview(table, last, PREVIEW_ROWS)
+        preview = markdown.table(table.column_names, [[_cell(row[name]) for name in table.column_names] for row in rows])
+        metadata["preview"] = dg.MetadataValue.md(preview)
     else:
         metadata["note"] = "no rows for these days: the partition is empty"
     return metadata
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    names = list(rows[0])
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(_cell(row[name]) for name in names) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:80]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:LONGEST_CELL]

@@ -72,8 +72,8 @@ class Lake(dg.ConfigurableResource):
         return f"{self.root}/{table.key}"
 
     def _sql_name(self, table: Table) -> str:
-        location = self.location(table)
-        parts = location.split(".") if self.catalog else ["delta", location]
+        named = [self.catalog, self.schema_name, f"{table.group}_{table.name}"]
+        parts = [str(part) for part in named] if self.catalog else ["delta", self.location(table)]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
 
     def read(

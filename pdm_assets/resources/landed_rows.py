@@ -28,6 +28,7 @@ from pdm_assets.resources.landed_columns import (
     format_of,
     match_columns,
     open_csv,
+    open_file,
     read_header,
     shown,
 )
@@ -151,9 +152,9 @@ def _csv_rows(path: Path, table: Table) -> Iterator[pa.Table]:
 
 
 def _parquet_rows(path: Path, table: Table) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with open_file(path) as stream, pq.ParquetFile(stream) as file:
         columns = match_columns(path, file.schema_arrow.names, table)
-        rows, size = file.metadata.num_rows, path.stat().st_size
+        rows, size = file.metadata.num_rows, os.fstat(stream.fileno()).st_size
         if rows > BOMB_ROWS_A_BYTE * size:
             raise LandingError(
                 f"{shown(path)}: claims {rows:,} rows in {size:,} bytes, which no readings fit in. Nothing was "

@@ -21,16 +21,19 @@ from pdm_assets.resources.landed_columns import (
     LandingError,
     columns_of,
     format_of,
+    open_file,
     shown,
     table_of,
 )
 from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, locked
 from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
+from pdm_assets.schemas.table import Table
 
 __all__ = ["LandingError", "LandingZone", "StagedFile", "land"]
 
 SETTLED_SECONDS = 1.0
+COPY_BYTES = 1 << 20
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
 TABLES = {table.key: table for table in RAW_TABLES}
 
@@ -64,11 +67,14 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     with locked(landing_root), contextlib.ExitStack() as leftovers:
         copies = []
         for path, table in tables.items():
-            folder = landing_root / table.name
+            folder = folder_of(table, landing_root)
             folder.mkdir(exist_ok=True)
             copy = folder / f".{path.name}.landing"
+            copy.unlink(missing_ok=True)  # left by a process that died, or a link that somebody put there
             leftovers.callback(copy.unlink, missing_ok=True)
-            copies.append((path.name, Path(shutil.copyfile(path, copy))))
+            with open_file(path) as source_file, copy.open("xb") as target:
+                shutil.copyfileobj(source_file, target, COPY_BYTES)
+            copies.append((path.name, copy))
         for name, copy in copies:
             final = _free_name(copy, name)
             if final is not None:
@@ -78,6 +84,18 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     return landed
 
 
+def folder_of(table: Table, landing_root: Path) -> Path:
+    """Where the files of a table land.
+
+    Raises:
+        LandingError: if it is a link. The root may be one: it is the platform's, its folders may be given to those who land.
+    """
+    folder = landing_root / table.name
+    if folder.is_symlink():
+        raise LandingError(f"{folder} is a link: nothing is read or written through it. Make it a folder, or mount one there")
+    return folder
+
+
 def _free_name(copy: Path, name: str) -> Path | None:
     """Where a copy can go without replacing another file; None if the latest of its name has the same bytes."""
     suffix = name[-len(format_of(name) or "") :]
@@ -85,7 +103,7 @@ def _free_name(copy: Path, name: str) -> Path | None:
     while final.exists():
         number += 1
         latest, final = final, copy.with_name(f"{name.removesuffix(suffix)}-{number}{suffix}")
-    is_there = latest is not None and latest.is_file() and filecmp.cmp(copy, latest, shallow=False)
+    is_there = latest is not None and latest.is_file() and not latest.is_symlink() and filecmp.cmp(copy, latest, shallow=False)
     return None if is_there else final
 
 
@@ -108,7 +126,7 @@ class LandingZone:
         A file is settled when it did not change within the last second. One that grows again later counts as
         a new file then. Hidden and temporary names, links, folders and other formats are passed over.
         """
-        folder = self.landing_root / TABLES[table_key].name
+        folder = folder_of(TABLES[table_key], self.landing_root)
         if not folder.is_dir():
             return []
         settled = []
@@ -131,7 +149,7 @@ class LandingZone:
 
         Hidden names and those of unfinished files are left out.
         """
-        folder = self.landing_root / TABLES[table_key].name
+        folder = folder_of(TABLES[table_key], self.landing_root)
         if not folder.is_dir():
             return {}
         found = {}

@@ -147,6 +147,8 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def folder(self, version: str) -> Path:
         """Where a version is, or would be."""
+        if not VERSION_NAME.fullmatch(version.removeprefix(".")):
+            raise ModelFolderError(f"{version!r} is no name for a version")
         return Path(self.root) / version
 
     def _put(self, partial: Path, version: str) -> None:
