@@ -84,24 +84,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values no part of the platform could work with."""
-        if self.cadence_hours not in (1, 3, 6, 12, 24):
-            raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
-        for name in (
-            "horizon_hours",
-            "retrain_every_days",
-            "retrain_cooldown_days",
-            "train_days",
-            "calibration_days",
-            "test_days",
-        ):
-            if getattr(self, name) < 1:
-                raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
-        for name in ("calibration_days", "test_days"):
-            if getattr(self, name) <= self.horizon_days:
-                raise SettingError(
-                    f"PDM_{name.upper()}={getattr(self, name)}: take more than the {self.horizon_days} days of "
-                    f"PDM_HORIZON_HOURS={self.horizon_hours}, else no failure of the window is judged"
-                )
+        self._check_lengths()
         if min(self.cost_false_visit, self.cost_planned_repair) <= 0 or self.cost_missed_failure <= self.cost_planned_repair:
             raise SettingError(
                 f"PDM_COST_MISSED_FAILURE={self.cost_missed_failure} must be more than PDM_COST_PLANNED_REPAIR="
@@ -131,6 +114,26 @@ class Settings:
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
             raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")
+
+    def _check_lengths(self) -> None:
+        if self.cadence_hours not in (1, 3, 6, 12, 24):
+            raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
+        for name in (
+            "horizon_hours",
+            "retrain_every_days",
+            "retrain_cooldown_days",
+            "train_days",
+            "calibration_days",
+            "test_days",
+        ):
+            if getattr(self, name) < 1:
+                raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        for name in ("calibration_days", "test_days"):
+            if getattr(self, name) <= self.horizon_days:
+                raise SettingError(
+                    f"PDM_{name.upper()}={getattr(self, name)}: take more than the {self.horizon_days} days of "
+                    f"PDM_HORIZON_HOURS={self.horizon_hours}, else no failure of the window is judged"
+                )
 
     @property
     def horizon(self) -> dt.timedelta:

@@ -8,10 +8,9 @@ supported: either physical line is a row with a problem.
 
 import datetime as dt
 import os
-import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +31,7 @@ from pdm_assets.resources.landed_columns import (
     read_header,
     shown,
 )
-from pdm_assets.resources.landed_values import MISSING, NAIVE, PARSERS, UTC, RowReader, parse_time
+from pdm_assets.resources.landed_values import MISSING, NAIVE, PARSERS, UTC, RowReader, csv_line, parse_time
 from pdm_assets.schemas.table import Table
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -174,7 +173,7 @@ def _parquet_rows(path: Path, table: Table) -> Iterator[pa.Table]:
             else:
                 yield rows.filter(pa.array(good))
                 yield reader.read_rows(
-                    (number + int(n), _csv_line(fields), fields)
+                    (number + int(n), csv_line(fields), fields)
                     for n in np.flatnonzero(~good)
                     for fields in [[_text(column[int(n)].as_py()) for column in batch.columns]]
                 )
@@ -212,10 +211,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value.isoformat(sep=" ") if isinstance(value, dt.datetime) else str(value)
-
-
-def _csv_line(fields: Sequence[str]) -> str:
-    return ",".join(f'"{f.replace(chr(34), chr(34) * 2)}"' if re.search('[,"\r\n]', f) else f for f in fields)
 
 
 def read_landed(path: Path, table: Table) -> Iterator[pa.Table]:

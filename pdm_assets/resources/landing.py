@@ -76,10 +76,9 @@ def land(source: Path, landing_root: Path) -> list[Path]:
                 shutil.copyfileobj(source_file, target, COPY_BYTES)
             copies.append((path.name, copy))
         for name, copy in copies:
-            final = _free_name(copy, name)
+            final = free_name(copy, name)
             if final is not None:
-                os.utime(copy)
-                os.replace(copy, final)
+                appear(copy, final)
                 landed.append(final)
     return landed
 
@@ -96,7 +95,13 @@ def folder_of(table: Table, landing_root: Path) -> Path:
     return folder
 
 
-def _free_name(copy: Path, name: str) -> Path | None:
+def appear(copy: Path, final: Path) -> None:
+    """Land a copy that lies hidden in the folder: whole and at once, with the present time."""
+    os.utime(copy)
+    os.replace(copy, final)
+
+
+def free_name(copy: Path, name: str) -> Path | None:
     """Where a copy can go without replacing another file; None if the latest of its name has the same bytes."""
     suffix = name[-len(format_of(name) or "") :]
     number, latest, final = 1, None, copy.with_name(name)
@@ -117,6 +122,7 @@ class LandingZone:
 
     def __init__(self, landing_root: Path, staging_root: Path, first_day: dt.date) -> None:
         self.landing_root = landing_root
+        self.staging_root = staging_root
         self.first_day = first_day
         self._staging = {key: Staging(staging_root / table.name, table) for key, table in TABLES.items()}
 
@@ -172,9 +178,12 @@ class LandingZone:
         """What is in the settled files, refused ones too, in the order they landed. New ones are staged."""
         return self._staging[table_key].of(self.files(table_key))
 
-    def look(self, table_key: str) -> LandedTable:
-        """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile."""
-        return LandedTable(TABLES[table_key], tuple(self.staged(table_key)), self.first_day)
+    def look(self, table_key: str, *more: StagedFile) -> LandedTable:
+        """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile.
+
+        With more files: as if these had landed last.
+        """
+        return LandedTable(TABLES[table_key], (*self.staged(table_key), *more), self.first_day)
 
     def landed_rows(self, table_key: str, start: dt.date, end: dt.date) -> dict[dt.date, int]:
         """See `LandedTable.rows`."""
