@@ -320,13 +320,19 @@ class ModelStore(dg.ConfigurableIOManager):
         return fitting[promoted[-1]] if promoted else None
 
     def predecessor(self, day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision]) -> Registered | None:
-        """What a rollback from the model in force on a day returns to: the one first promoted last before it was."""
-        now = self.in_force(day, models, decisions)
+        """What a rollback from the model in force on a day returns to: that which it took over from.
+
+        A model that is promoted again undoes what came after its first promotion: a rollback does not return to a model that
+        another one left.
+        """
         fitting = {model.version: model for model in self.fitting(day, models)}
-        promoted = [d.version for d in decisions if d.is_promoted and d.in_force_from <= day and d.version in fitting]
-        order = list(dict.fromkeys(promoted))
-        before = order[: order.index(now.version)] if now else []
-        return fitting[before[-1]] if before else None
+        stack: list[str] = []
+        for decision in decisions:
+            if decision.is_promoted and decision.in_force_from <= day and decision.version in fitting:
+                if decision.version in stack:
+                    del stack[stack.index(decision.version) :]
+                stack.append(decision.version)
+        return fitting[stack[-2]] if len(stack) > 1 else None
 
 
 def _midnight(day: dt.date) -> dt.datetime:
