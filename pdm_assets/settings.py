@@ -73,6 +73,12 @@ class Settings:
     spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
     spark_memory_mb: int = _setting(0, "heap of the local engine in MiB; 0 takes a quarter of the machine, 1 to 4 GiB")
     spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
+    keep_days: int = _setting(
+        30, "days for which every version of a table can be read and restored; longer where a registered model names one"
+    )
+    keep_model_data_days: int | None = _setting(
+        None, "data versions of models trained longer ago are let go; none: those of every registered model are kept"
+    )
     catalog: str | None = _setting(None, "with schema: write named tables catalog.schema.group_name, not paths under lake/")
     schema: str | None = _setting(None, "see catalog")
     mlflow_uri: str | None = _setting(
@@ -128,6 +134,10 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        # Upkeep is weekly: what is younger than a week may be named before it comes by again.
+        for name in ("keep_days", "keep_model_data_days"):
+            if (days := getattr(self, name)) is not None and days < 8:
+                raise SettingError(f"PDM_{name.upper()}={days}: take a whole number from 8 on")
         for name in ("calibration_days", "test_days"):
             if getattr(self, name) <= self.horizon_days:
                 raise SettingError(
@@ -192,7 +202,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return dt.date.fromisoformat(text)
         if kind is Path:
             return Path(text).expanduser()
-        return {int: int, float: float}.get(kind, str)(text)
+        return {int: int, int | None: int, float: float}.get(kind, str)(text)
     except ValueError as error:
         raise SettingError(f"{name}={text!r}: {error}") from error
 

@@ -158,14 +158,14 @@ class ModelStore(dg.ConfigurableIOManager):
         shutil.rmtree(self.folder(version), ignore_errors=True)
         partial.replace(self.folder(version))
 
-    def _register(self, card: ModelCard, note: Mapping[str, str]) -> None:
+    def _register(self, card: ModelCard, note: Mapping[str, str], origin: Mapping[str, str] | None = None) -> None:
         row = (
             card.version,
             card.model_type,
             card.horizon_hours,
             _midnight(card.cutoff),
             dt.datetime.now(dt.UTC),
-            json.dumps(json.loads(card.to_json())),
+            json.dumps({**json.loads(card.to_json()), **(origin or {})}),
         )
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
         self.lake.append(REGISTRY, frame, {**note, "model_version": card.version})
@@ -184,7 +184,9 @@ class ModelStore(dg.ConfigurableIOManager):
             self._put(partial, card.version)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        self._register(card, {"taken_from": archive.name})
+        # In the row too: the versions that such a card names are those of another lake's tables.
+        origin = {"taken_from": archive.name}
+        self._register(card, origin, origin)
         return card
 
     def _fitting_card(self, folder: Path) -> ModelCard:
