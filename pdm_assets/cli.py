@@ -464,11 +464,8 @@ def demo(machines: int, port: int) -> None:
 @click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
 def dev(port: int) -> None:
     """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
-    from pdm_assets.demo import claim, dagster_dev, make_home
+    from pdm_assets.demo import make_home, serve
 
     data = _settings().data.absolute()
-    home = os.environ.get("DAGSTER_HOME") or str(make_home(data))
-    claim(Path(home))
-    os.chdir(home)
-    command = dagster_dev(port)
-    os.execve(command[0], command, {**os.environ, "DAGSTER_HOME": home, "PDM_DATA": str(data)})
+    os.environ["PDM_DATA"] = str(data)
+    sys.exit(serve(Path(os.environ.get("DAGSTER_HOME") or make_home(data)), port))

@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.progress import Progress
 
-from pdm_assets.resources.engine import Engine, EngineError, Sizing
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, end_with_parent
 from pdm_assets.resources.landing import land
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
@@ -31,6 +32,7 @@ REPLAYED_DAYS = 7  # the history ends so long before today
 SIMULATED_AHEAD_DAYS = 30  # so that a demo that is left running has days to land
 SECONDS_A_LANDING = 20.0
 SEED = 7
+CODE_LOADS_S = 60  # a code server that has begun may take so long to start the process with the code
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 console = Console()
@@ -173,10 +175,53 @@ def make_home(data: Path) -> Path:
     return home
 
 
-def dagster_dev(port: int) -> list[str]:
-    """The command that starts web server, daemon and code location, on this machine only."""
+def start_dagster(home: Path, port: int, log: int | None = None, **settings: str) -> "subprocess.Popen[bytes]":
+    """Web server, daemon and code server of a DAGSTER_HOME, on this machine only, in a process group of their own."""
     dagster = str(Path(sys.executable).parent / "dagster")
-    return [dagster, "dev", "-w", str(CHECKOUT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    return subprocess.Popen(
+        [dagster, "dev", "-w", str(CHECKOUT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)],
+        cwd=home,
+        env={**os.environ, "DAGSTER_HOME": str(home), **settings},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=lambda: end_with_parent(signal.SIGINT),  # noqa: PLW1509 - it takes no lock
+    )
+
+
+def keep_serving(dagster: "subprocess.Popen[bytes]") -> int:
+    """Stay until Dagster ends; what it ends with.
+
+    `dagster dev` starts its code server again when that ends, but the server is two processes: a proxy, whose end it sees, and
+    behind it the one that has the code. A proxy left without the other answers nothing for ever: it is made to end too.
+    """
+    lonely: set[int] = set()
+    while dagster.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            proxies = [p for p in psutil.Process(dagster.pid).children() if "code-server" in p.cmdline()]
+            without = {p.pid for p in proxies if not _has_code(p)}
+            for proxy in proxies:
+                # twice in a row, and not while it starts
+                if proxy.pid in without & lonely and time.time() - proxy.create_time() > CODE_LOADS_S:
+                    proxy.kill()
+            lonely = without
+        time.sleep(2)
+    return dagster.returncode
+
+
+def _has_code(proxy: psutil.Process) -> bool:
+    return any(child.status() != psutil.STATUS_ZOMBIE and "grpc" in child.cmdline() for child in proxy.children())
+
+
+def end_dagster(dagster: "subprocess.Popen[bytes]") -> None:
+    """Stop it with all that it started."""
+    with suppress(ProcessLookupError):
+        dagster.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        dagster.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(dagster.pid, signal.SIGKILL)  # what outlives it: a run that was under way
+    dagster.wait()
 
 
 @contextmanager
@@ -186,28 +231,40 @@ def _dagster(data: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     os.environ["DAGSTER_HOME"] = str(home)
     claim(home)
     with (home / "dagster.log").open("ab") as log:
-        process = subprocess.Popen(dagster_dev(port), cwd=home, stdout=log, stderr=log, start_new_session=True)
+        process = start_dagster(home, port, log.fileno())
+    threading.Thread(target=keep_serving, args=(process,), daemon=True).start()
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what outlives it: a run that was under way
-        process.wait()
+        end_dagster(process)
+
+
+def serve(home: Path, port: int) -> int:
+    """`make dev`: Dagster on a DAGSTER_HOME until it ends or is told to; what it ended with."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    claim(home)
+    dagster = start_dagster(home, port)
+    try:
+        return keep_serving(dagster)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        end_dagster(dagster)
 
 
 def claim(home: Path) -> None:
-    """Hold a DAGSTER_HOME while this process lives, and end the runs that died with the Dagster before.
+    """Hold a DAGSTER_HOME while this process lives, and end the runs whose process died with the Dagster before.
 
-    A run's process dies with the Dagster that launched it, and without this nobody would notice: it would count as under way,
-    and keep the sensor and the Spark pool waiting. Those that were ended are tried again (run_retries in dagster.yaml).
+    Run monitoring would notice those that had begun, later; one that was about to begin would keep the sensor and the Spark
+    pool waiting for three minutes. Those that are ended are tried again (run_retries in dagster.yaml). A run whose process
+    outlived its Dagster goes on.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+    from dagster._core.launcher import WorkerStatus
+
+    from pdm_assets.resources.run_launcher import worker_health
 
     descriptor = os.open(home / "in_use.lock", os.O_CREAT | os.O_RDWR)
-    os.set_inheritable(descriptor, True)  # so that it is held by what this process becomes (exec)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -215,6 +272,8 @@ def claim(home: Path) -> None:
     with DagsterInstance.from_config(str(home)) as instance:
         under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
         for run in instance.get_runs(RunsFilter(statuses=under_way)):
+            if worker_health(instance, run).status == WorkerStatus.RUNNING:
+                continue
             if run.status == DagsterRunStatus.CANCELING:
                 instance.report_run_canceled(run, "its process ended with the Dagster that launched it")
             else:

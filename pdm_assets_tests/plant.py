@@ -12,6 +12,7 @@ from pdm_assets.checks import features as feature_checks
 from pdm_assets.checks import monitoring as monitoring_checks
 from pdm_assets.checks import scoring as scoring_checks
 from pdm_assets.resources.delta_io import DeltaIOManager
+from pdm_assets.resources.faults import faults_are_told
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
@@ -21,15 +22,20 @@ from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.builders import day
 
 ASSETS = [
-    *raw.ASSETS,
-    features.observations,
-    features.component_failures,
-    training.failure_model,
-    backtest.backtest,
-    scoring.component_risk,
-    worklist.maintenance,
-    monitoring.realised_performance,
-    monitoring.feature_drift,
+    *(
+        asset.with_hooks({faults_are_told})
+        for asset in (
+            *raw.ASSETS,
+            features.observations,
+            features.component_failures,
+            training.failure_model,
+            backtest.backtest,
+            scoring.component_risk,
+            worklist.maintenance,
+            monitoring.realised_performance,
+            monitoring.feature_drift,
+        )
+    ),
     feature_checks.no_label_before_its_horizon_is_over,
     feature_checks.later_observations_are_newer,
     feature_checks.later_labels_are_newer,

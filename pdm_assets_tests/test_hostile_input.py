@@ -68,9 +68,9 @@ def test_a_version_is_a_name_in_the_folder_of_models(plant, name):
 def test_a_catalog_and_a_schema_are_names_whatever_is_in_them(engine, spark, name):
     lake = Lake(spark=engine, root="none", catalog=name, schema_name=name)
     quoted = f"`{name.replace('`', '``')}`"
-    assert lake._sql_name(TELEMETRY) == f"{quoted}.{quoted}.`raw_telemetry`"
+    assert lake.sql_name(TELEMETRY) == f"{quoted}.{quoted}.`raw_telemetry`"
     with pytest.raises(AnalysisException) as refused:  # not found, and no trouble with its grammar
-        spark.table(lake._sql_name(TELEMETRY)).schema  # noqa: B018
+        spark.table(lake.sql_name(TELEMETRY)).schema  # noqa: B018
     assert "PARSE" not in refused.value.getCondition()
 
 

@@ -1,17 +1,21 @@
 """The sensor that materializes the days for which files have landed. It starts no Spark."""
 
 import datetime as dt
+import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from pdm_assets.assets import features, raw, training
 from pdm_assets.automation.jobs import process_days
 from pdm_assets.automation.plan import Request, SeenStore, mark_days, next_request
 from pdm_assets.models.windows import first_possible_cutoff
 from pdm_assets.partitions import DAILY, LOOKBACK_DAYS, SETTINGS
+from pdm_assets.resources.faults import TRIED_AGAIN
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY
@@ -19,6 +23,9 @@ from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY
 CURSOR_VERSION = 1
 QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long,
 PATIENCE_S = 30.0  # but no longer than this
+FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # after a run that failed of a fault; doubled with each that follows
+FAULTS_BORNE = 24  # one after the other: about a day
+TRIES_A_REQUEST = 4  # max_retries of dagster.yaml, and the first
 FILES_NAMED = 20  # of those that are passed over
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -52,10 +59,16 @@ def landing_sensor(
     if under_way:
         return dg.SkipReason(f"run {under_way[0].run_id[:8]} is under way: what lands meanwhile goes into the next one")
     now = dt.datetime.now(dt.UTC)
+    failed = _failed_of_a_fault(context, now.timestamp())
+    # Meanwhile nothing else is requested: made without these days, later ones would be made of less. A clock that was set back
+    # must not make the wait longer.
+    if failed is not None and 0 < (wait := failed.again_at - now.timestamp()) <= LONGEST_WAIT_S:
+        return dg.SkipReason(f"{failed.words} (at the latest in {wait:.0f} s)")
     if (busy := landing.stage_in_background()) is not None:
         return dg.SkipReason(f"reading {busy}")
     waiting_since = cursor.get("waiting_since") or now.timestamp()
-    if landing.seconds_since_last_change() < QUIET_S and now.timestamp() - waiting_since < PATIENCE_S:
+    # abs: a clock that was set back
+    if landing.seconds_since_last_change() < QUIET_S and abs(now.timestamp() - waiting_since) < PATIENCE_S:
         return dg.SensorResult(
             skip_reason="files are still landing",
             cursor=_cursor(cursor.get("seen"), waiting_since, **_counted(cursor)),
@@ -68,18 +81,57 @@ def landing_sensor(
         now,
         lambda day: DAILY.has_partition_key(day.isoformat()),
     )
-    found = next_request(marks, store.load(cursor.get("seen")), LOOKBACK_DAYS, SETTINGS.horizon_days)
+    seen = store.load(cursor.get("seen"))
+    if failed is not None:
+        seen = {day: mark for day, mark in seen.items() if not failed.first <= day <= failed.last}
+    found = next_request(marks, seen, LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
         return dg.SensorResult(skip_reason=_nothing_new(landing), cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
-    request, seen = found
+    request, will_be_seen = found
     # Counted, for Dagster drops a run key that it knows: the same days may come to the same files once more. Without a readable
     # cursor the count begins where no earlier one was.
     number = _counted(cursor).get("requests", int(now.timestamp() * 1000)) + 1
     can_score = _can_score(request.last, min(touched[TELEMETRY.key], default=request.first), model_store)
     return dg.SensorResult(
         run_requests=[_run_request(request, can_score, number)],
-        cursor=_cursor(store.save(seen), requests=number),
+        cursor=_cursor(store.save(will_be_seen), requests=number),
     )
+
+
+class _Failed(NamedTuple):
+    """Days whose run failed of a fault, and when they are to be requested again."""
+
+    first: dt.date
+    last: dt.date
+    again_at: float
+    words: str
+
+
+def _failed_of_a_fault(context: dg.SensorEvaluationContext, now: float) -> _Failed | None:
+    """The days of the sensor's newest run, if that failed of what the machine did to it.
+
+    To look at the newest is enough: until its days are requested again, the sensor requests nothing else.
+    """
+    newest = context.instance.get_run_records(
+        dg.RunsFilter(tags={"dagster/sensor_name": context.sensor_name}), limit=FAULTS_BORNE * TRIES_A_REQUEST
+    )
+    faults = list(itertools.takewhile(lambda record: _is_fault(record.dagster_run), newest))
+    requests = sum(1 for record in faults if record.dagster_run.root_run_id is None)
+    if not faults or requests >= FAULTS_BORNE:
+        return None
+    run, ended_at = faults[0].dagster_run, faults[0].end_time or now
+    days = run.tags["landing/days"].split("..")
+    first, last = dt.date.fromisoformat(days[0]), dt.date.fromisoformat(days[-1])
+    if run.is_complete_and_waiting_to_retry and now - ended_at < LONGEST_WAIT_S:
+        return _Failed(first, last, ended_at + LONGEST_WAIT_S, f"run {run.run_id[:8]} failed and is about to be tried again")
+    again_at = ended_at + min(FIRST_WAIT_S * 2 ** max(requests - 1, 0), LONGEST_WAIT_S)
+    return _Failed(first, last, again_at, f"run {run.run_id[:8]} failed of what its log names: its days are requested again")
+
+
+def _is_fault(run: dg.DagsterRun) -> bool:
+    """Whether a run's process died, or an asset failed of what faults.py knows."""
+    is_of_an_asset = run.tags.get(RUN_FAILURE_REASON_TAG) == RunFailureReason.STEP_FAILURE.value
+    return run.status == dg.DagsterRunStatus.FAILURE and (run.tags.get(TRIED_AGAIN) == "true" or not is_of_an_asset)
 
 
 def _nothing_new(landing: Landing) -> str:

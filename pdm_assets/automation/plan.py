@@ -149,7 +149,8 @@ class SeenStore:
             partial = path.with_suffix(".part")
             partial.write_text(text)
             partial.replace(path)
-            for old in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime)[:-KEPT_STATES]:
+            others = [p for p in self.folder.glob("*.json") if p != path]  # whatever the clock says, the newest stays
+            for old in sorted(others, key=lambda p: p.stat().st_mtime)[: -KEPT_STATES + 1]:
                 old.unlink(missing_ok=True)
         return name
 

@@ -9,6 +9,7 @@ even after the supervisor was killed: Delta commits on a local file system are o
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import fcntl
 import json
@@ -36,13 +37,20 @@ DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # days in one table. This file system does it in Java.
 LOCAL_FILES_PACKAGE = "com.globalmentor:hadoop-bare-naked-local-fs:0.1.0"
 LOCAL_FILES_CLASS = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
+SERVER_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 START_TIMEOUT_S = 180  # the first start downloads 87 MB of jars
 PING_TIMEOUT_S = 60  # an engine that doesn't say its version in this time is hung, not busy
 LOG_TAIL_LINES = 15
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, for a forked process should load nothing
+OUT_OF_MEMORY = "java.lang.OutOfMemoryError"
 
 
 class EngineError(RuntimeError):
     """The engine can't be had; the text says why and what to do."""
+
+
+class EngineOutOfMemory(EngineError):
+    """The engine ended for want of heap: the same work would end it again."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,6 @@ class EngineInfo:
     token: str
     supervisor_pid: int
     jvm_pid: int
-    jvm_started: float
     memory_mb: int
     cores: int
 
@@ -162,13 +169,31 @@ class Engine:
                     info = self._start()
             yield info
 
+    def check_alive(self, info: EngineInfo) -> None:
+        """See to it that an engine that was leased is still there.
+
+        Raises:
+            EngineError: if its JVM has died; the text says of what, where its log tells.
+        """
+        if _jvm(info, self.folder) is not None:
+            return
+        if self.log.exists() and OUT_OF_MEMORY in self.log.read_text(errors="replace"):
+            raise EngineOutOfMemory(
+                f"the Spark engine ran out of memory: PDM_SPARK_MEMORY_MB={info.memory_mb} is too little for so many days. "
+                "Set it higher and run `pdm-assets engine stop`, or materialize fewer days at a time"
+            )
+        raise EngineError(
+            f"the Spark engine (pid {info.jvm_pid}) died while it was in use: it was stopped or killed, or the system ran out "
+            f"of memory. What it had begun is not committed. Its log is {self.log}"
+        )
+
     def info(self) -> EngineInfo | None:
         """The engine that is running, or None."""
         try:
             info = EngineInfo(**json.loads((self.folder / "engine.json").read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        alive = psutil.pid_exists(info.supervisor_pid) and _jvm(info) is not None
+        alive = psutil.pid_exists(info.supervisor_pid) and _jvm(info, self.folder) is not None
         return info if alive else None
 
     def stop(self) -> bool:
@@ -205,7 +230,7 @@ class Engine:
         info = info or self._recorded()
         if info is None:
             return
-        jvm = _jvm(info)
+        jvm = _jvm(info, self.folder)
         with contextlib.suppress(psutil.NoSuchProcess):
             supervisor = psutil.Process(info.supervisor_pid)
             if str(self.folder) in supervisor.cmdline():
@@ -244,6 +269,11 @@ class Engine:
         if said:
             return said.splitlines()[-1]
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        if any("unresolved dependency" in line or "UNRESOLVED DEPENDENCIES" in line for line in lines):
+            return (
+                f"Its Delta jars are not in {_jar_cache()} yet, and Maven Central, where they are fetched once, can not be "
+                f"reached: see to network and proxy, or copy that folder from a machine that has it. Its log is {self.log}"
+            )
         return "\n".join([f"Last lines of {self.log}:", *lines[-LOG_TAIL_LINES:]])
 
 
@@ -278,14 +308,14 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def _jvm(info: EngineInfo) -> psutil.Process | None:
-    """The recorded JVM, unless the number meanwhile belongs to another process."""
+def _jvm(info: EngineInfo, folder: Path) -> psutil.Process | None:
+    """The recorded JVM, unless the number meanwhile belongs to another process. Told by its command: clocks are set."""
     try:
         process = psutil.Process(info.jvm_pid)
-        same = abs(process.create_time() - info.jvm_started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        command = " ".join(process.cmdline())  # empty for a zombie
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    return process if SERVER_CLASS in command and str(folder) in command else None
 
 
 def _answers(info: EngineInfo) -> bool:
@@ -334,14 +364,13 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
     with the_only_writer(folder, "the Spark engine") as writer, (folder / "lease.lock").open("a") as lease:
         port, token = _free_port(), secrets.token_urlsafe(24)
         jvm = _launch(folder, sizing, port, token, writer.fileno())
-        started = psutil.Process(jvm.pid).create_time()
         try:
             while not stopping and jvm.poll() is None and not _accepts(port):
                 time.sleep(0.05)
             if stopping or jvm.poll() is not None:
                 return
             jars_are_fetched()
-            info = EngineInfo(port, token, os.getpid(), jvm.pid, started, sizing.memory_mb, sizing.cores)
+            info = EngineInfo(port, token, os.getpid(), jvm.pid, sizing.memory_mb, sizing.cores)
             _write_private(folder / "engine.json", json.dumps(dataclasses.asdict(info)))
             last_used = time.monotonic()
             while not stopping and jvm.poll() is None:
@@ -403,9 +432,11 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
     command = [
         str(home / "bin" / "spark-submit"),
         "--class",
-        "org.apache.spark.sql.connect.service.SparkConnectServer",
+        SERVER_CLASS,
     ]
     command += ["--master", f"local[{sizing.cores}]", "--driver-memory", f"{sizing.memory_mb}m"]
+    # Without it a JVM that has no heap left goes on with some of its threads dead, and a run may wait for ever.
+    command += ["--driver-java-options", "-XX:+ExitOnOutOfMemoryError"]
     command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
     environ = {**os.environ, "SPARK_HOME": str(home), "SPARK_CONNECT_AUTHENTICATE_TOKEN": token}
     log = folder / "engine.log"
@@ -420,7 +451,15 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
             env=environ,
             cwd=folder,
             pass_fds=(writer_lock,),
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - no other thread is there. A supervisor that is killed leaves no JVM that nobody would stop
         )
+
+
+def end_with_parent(by: int = signal.SIGTERM) -> None:
+    """Have this process, just forked, end when its parent does. Linux only; elsewhere the next start clears up."""
+    if LIBC is not None:
+        set_parent_death_signal = 1
+        LIBC.prctl(set_parent_death_signal, int(by))
 
 
 def _write_private(path: Path, text: str) -> None:

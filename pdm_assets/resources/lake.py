@@ -42,6 +42,10 @@ class LakeError(RuntimeError):
     """A table can't be read or written as asked; the text names it and says what to do."""
 
 
+class LakeGone(LakeError):
+    """The folder of the lake is gone: not mounted, moved or deleted."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """What one write left behind: the table's version and the rows of each day of the range, empty days with 0."""
@@ -100,6 +104,7 @@ class Lake(dg.ConfigurableResource):
             LakeError: if the table was never written.
         """
         if not self.exists(table):
+            self._is_there()
             raise LakeError(f"{table.key} has never been written: materialize it first")
         reader = self.spark.spark_session.read
         frame = (reader if version is None else reader.option("versionAsOf", version)).table(self.sql_name(table))
@@ -159,7 +164,9 @@ class Lake(dg.ConfigurableResource):
         """
         if self.exists(table):
             self._check_format(table)
+            self._note_created()
             return
+        self._is_there()
         columns = ", ".join(
             f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {quoted(f.metadata['comment'])}"
             for f in table.struct.fields
@@ -184,6 +191,7 @@ class Lake(dg.ConfigurableResource):
                 if error.getCondition() not in CREATED_AT_ONCE and not self.exists(table):
                     raise
             if self.exists(table):
+                self._note_created()
                 return
             if time.monotonic() > deadline:
                 if cleared:
@@ -241,6 +249,31 @@ class Lake(dg.ConfigurableResource):
             )
         shutil.rmtree(folder, ignore_errors=True)
 
+    @property
+    def _note(self) -> Path | None:
+        """The file beside a lake on disk that says it was created; another disk mounted on the lake does not hide it."""
+        is_on_disk = not self.catalog and "://" not in self.root
+        return Path(self.root).with_name(f".{Path(self.root).name}.created") if is_on_disk else None
+
+    def _note_created(self) -> None:
+        if self._note is not None and not self._note.exists():
+            self._note.touch()
+
+    def _is_there(self) -> None:
+        """See to it that a lake that was created has not gone: a new one in its place would begin without its past.
+
+        Raises:
+            LakeGone: if it has.
+        """
+        if self._note is None or not self._note.exists():
+            return
+        folder = Path(self.root)
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise LakeGone(
+                f"the lake {folder} is gone, and it was there before: mount it or restore it from a backup. To begin a new "
+                f"lake instead, delete {self._note}"
+            )
+
     def exists(self, table: Table) -> bool:
         """Whether the table was created."""
         if self.catalog:
@@ -256,6 +289,7 @@ class Lake(dg.ConfigurableResource):
         try:
             return DeltaTable(self.location(table))
         except TableNotFoundError as error:
+            self._is_there()
             raise LakeError(f"{table.key} has never been written: materialize it first") from error
 
     def version(self, table: Table) -> int:

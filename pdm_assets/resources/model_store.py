@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pdm_assets.models.training import TrainedModel
 
 
+ABANDONED_S = 24 * 3600  # no training and no import takes so long
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -135,6 +137,7 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def save(self, trained: "TrainedModel", pictures: Mapping[str, bytes], run_id: str) -> None:
         """Keep a trained model with its pictures: folder first, registry row last, so that what is registered is whole."""
+        self._clear_abandoned()
         partial = self.folder(f".{trained.card.version}.part")
         shutil.rmtree(partial, ignore_errors=True)
         trained.pipeline.write().overwrite().save(str(partial / "pipeline"))
@@ -144,6 +147,12 @@ class ModelStore(dg.ConfigurableIOManager):
         model_folder.seal(partial)
         self._put(partial, trained.card.version)
         self._register(trained.card, {"run_id": run_id})
+
+    def _clear_abandoned(self) -> None:
+        """Remove folders that runs and imports left half-written which died; nothing reads them."""
+        for partial in Path(self.root).glob(".*.part"):
+            if abs(time.time() - partial.stat().st_mtime) > ABANDONED_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def folder(self, version: str) -> Path:
         """Where a version is, or would be."""
@@ -219,11 +228,13 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def decide(self, version: str, verdict: Verdict, in_force_from: dt.date, by: str) -> None:
         """Keep a verdict on a registered version; decisions are never changed, only followed by others."""
+        # The later made prevails: a clock that was set back must not put it before what it overrules.
+        latest = max((d.decided_at + dt.timedelta(microseconds=1) for d in self.decisions()), default=None)
         row = (
             version,
             "promoted" if verdict.is_promoted else "refused",
             in_force_from,
-            dt.datetime.now(dt.UTC),
+            max(filter(None, (dt.datetime.now(dt.UTC), latest))),
             by,
             verdict.reason,
             json.dumps([asdict(condition) for condition in verdict.conditions]),

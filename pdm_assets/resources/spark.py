@@ -76,8 +76,6 @@ class SparkEngine(PySparkResource):
             self._shared = None
 
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
-        from pyspark.sql.connect.client.retries import DefaultPolicy
-
         builder = SparkSession.builder
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
@@ -92,17 +90,31 @@ class SparkEngine(PySparkResource):
             return session
         if self.mode == "remote":
             assert self._address is not None  # settings refuse the mode without it
-            address = self._address
+            address, policy = self._address, _patience(lambda: None)
         else:
-            address = held.enter_context(self.engine.lease()).address
+            info = held.enter_context(self.engine.lease())
+            address, policy = info.address, _patience(lambda: self.engine.check_alive(info))
         builder = builder.remote(address)
         for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
             builder = builder.config(name, value)
         # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server
         session = builder.create()
-        # By default a call to a server that has died is tried again for ten minutes, and so is saying goodbye to it.
-        session.client.set_retry_policies([DefaultPolicy(max_retries=8, max_backoff=5_000)])
+        session.client.set_retry_policies([policy])
         return session
+
+
+def _patience(check_alive: Callable[[], None]) -> Any:
+    """When a call to the server is tried again: not ten minutes as by default, and never where `check_alive` raises."""
+    import grpc
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    class WhileItLives(DefaultPolicy):
+        def can_retry(self, e: BaseException) -> bool:
+            if isinstance(e, grpc.RpcError):
+                check_alive()
+            return super().can_retry(e)
+
+    return WhileItLives(max_retries=8, max_backoff=5_000)
 
 
 class _Shared:

@@ -1,17 +1,14 @@
 """The real thing for journeys: `dagster dev` (web server, daemon, code server) on a data root of its own, driven over HTTP."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pdm_assets.demo import dagster_dev, make_home
+from pdm_assets.demo import end_dagster, make_home, start_dagster
 
 
 class Platform:
@@ -62,9 +59,8 @@ def platform(data: Path, **settings: str) -> Iterator[Platform]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home = make_home(data)
-    environ = {**os.environ, "DAGSTER_HOME": str(home), "PDM_DATA": str(data), **settings}
     with (home / "dagster.log").open("wb") as log:
-        process = subprocess.Popen(dagster_dev(port), cwd=home, env=environ, stdout=log, stderr=log, start_new_session=True)
+        process = start_dagster(home, port, log.fileno(), PDM_DATA=str(data), **settings)
     try:
         it = Platform(data, port)
         deadline = time.monotonic() + 120
@@ -77,9 +73,4 @@ def platform(data: Path, **settings: str) -> Iterator[Platform]:
             time.sleep(0.5)
         yield it
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end_dagster(process)

@@ -1,0 +1,88 @@
+"""What the machine did to a run, told from what is wrong with the data or the code.
+
+A run that failed of the first is tried again by itself; one that failed of the second would only fail again.
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import dagster as dg
+from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
+from pdm_assets.resources.lake import LakeGone
+
+TRIED_AGAIN = RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+
+class Fault(NamedTuple):
+    """A cause outside of data and code."""
+
+    words: str
+    passes: bool  # whether it may be gone when the run is tried again
+
+
+FULL = Fault("the disk is full: make room; what was being written is not committed", passes=True)
+READ_ONLY = Fault("the disk is mounted read-only: mount it writable, and see in the system's log why it is not", passes=True)
+DENIED = Fault(
+    "the files belong to another user, or may not be written: give them to the user that Dagster runs as", passes=True
+)
+DEFECT = Fault("the disk reports errors: see the system's log", passes=True)
+NO_MEMORY = Fault(
+    "the Spark engine ran out of memory: set PDM_SPARK_MEMORY_MB higher and run `pdm-assets engine stop`, or materialize fewer "
+    "days at a time",
+    passes=False,
+)
+BY_NUMBER = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
+    errno.EIO: DEFECT,
+}
+# As the JVM says them, in the text of whatever Spark made of them.
+BY_TEXT = {
+    "No space left on device": FULL,
+    "Disk quota exceeded": FULL,
+    "Read-only file system": READ_ONLY,
+    "Permission denied": DENIED,
+    "Input/output error": DEFECT,
+    "UNABLE_TO_ACQUIRE_MEMORY": NO_MEMORY,
+    "Java heap space": NO_MEMORY,
+}
+
+
+def fault_in(error: BaseException | None) -> Fault | None:
+    """The fault behind an error; None where the data or the code is to blame."""
+    for each in _chain(error):
+        if isinstance(each, EngineOutOfMemory):
+            return Fault(str(each), passes=False)
+        if isinstance(each, EngineError | LakeGone):
+            return Fault(str(each), passes=True)
+        if isinstance(each, OSError) and each.errno in BY_NUMBER:
+            return BY_NUMBER[each.errno]
+        text = str(each)
+        if found := next((fault for said, fault in BY_TEXT.items() if said in text), None):
+            return found
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@dg.failure_hook
+def faults_are_told(context: dg.HookContext) -> None:
+    """Name the fault in the run's log, and mark the run to be tried again where the fault may pass."""
+    fault = fault_in(context.op_exception)
+    if fault is None:
+        return
+    context.log.error(f"{fault.words}{'. The run is tried again' if fault.passes else ''}")
+    if fault.passes:
+        context.instance.add_run_tags(context.run_id, {TRIED_AGAIN: "true"})
