@@ -2,7 +2,7 @@ MACHINES ?= 100
 PORT ?= 3000
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow check format lock graph dev bench quality search
+.PHONY: help setup demo test test-slow check audit format lock graph dev bench quality search
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -25,6 +25,9 @@ check: setup ## linters, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: setup ## known vulnerabilities of the pinned packages, asked of osv.dev; skipped where that can't be reached
+	@$(BIN)/python scripts/audit.py
 
 format: setup ## let ruff format the code
 	@$(BIN)/ruff check --fix .

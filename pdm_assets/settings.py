@@ -38,8 +38,8 @@ class SettingError(ValueError):
     """A PDM_ variable that can't be used; the text names it, its value and what would be right."""
 
 
-def _setting(default: Any, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"doc": doc})
+def _setting(default: Any, doc: str, *, is_secret: bool = False) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc}, repr=not is_secret)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Settings:
         "engine",
         "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: PDM_SPARK_REMOTE",
     )
-    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...")
+    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...", is_secret=True)
     spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
     spark_memory_mb: int = _setting(0, "heap of the local engine in MiB; 0 takes a quarter of the machine, 1 to 4 GiB")
     spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
@@ -105,6 +105,9 @@ class Settings:
             raise SettingError(f"PDM_LAST_DAY={self.last_day} is before PDM_FIRST_DAY={self.first_day}")
         if self.spark_mode == "remote" and not self.spark_remote:
             raise SettingError("PDM_SPARK_MODE=remote needs PDM_SPARK_REMOTE, such as sc://host:15002/;token=...")
+        if self.spark_remote is not None and not _is_spark_address(self.spark_remote):
+            # It may hold a token, and Spark's own words on a wrong one do: it is not shown.
+            raise SettingError("PDM_SPARK_REMOTE: take sc://host:port/;name=value;..., a = or ; in a value as %3D or %3B")
         if (self.catalog is None) != (self.schema is None):
             raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
         if self.mlflow_uri is not None and not _is_plain_address(self.mlflow_uri):
@@ -189,6 +192,15 @@ def _is_plain_address(text: str) -> bool:
     except ValueError:  # a port that is no number, half of an IPv6 address
         return False
     return is_located and not (set("@?#") & set(text))
+
+
+def _is_spark_address(text: str) -> bool:
+    """Whether Spark Connect can read it."""
+    try:
+        urlsplit(text).port  # noqa: B018 - asking is the check
+    except ValueError:
+        return False
+    return re.fullmatch(r"sc://[^/;?#@\s]+(/(;[^=;?#\s]+=[^=;?#\s]+)*)?", text) is not None
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
