@@ -5,7 +5,9 @@ checks and the UI start no JVM.
 """
 
 import datetime as dt
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -153,8 +155,22 @@ class Lake(dg.ConfigurableResource):
     def _save(self, table: Table, writer: Any) -> None:
         if self.catalog:
             writer.saveAsTable(self.sql_name(table))
-        else:
+            return
+        try:
             writer.save(self.location(table))
+        except PySparkException as error:
+            self._is_writable(error)
+            raise
+
+    def _is_writable(self, error: PySparkException) -> None:
+        """Ask the disk, where a write failed: Spark says that it can not make a folder, and not why.
+
+        Raises:
+            OSError: if nothing can be written there.
+        """
+        if Path(self.root).is_dir() and not os.access(self.root, os.W_OK):
+            number = errno.EROFS if os.statvfs(self.root).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number), self.root) from error
 
     def ensure(self, table: Table) -> None:
         """Create the table with its final columns and constraints, once: later changes would break concurrent writers.
@@ -189,6 +205,7 @@ class Lake(dg.ConfigurableResource):
                 self.spark.spark_session.sql(statement)
             except PySparkException as error:
                 if error.getCondition() not in CREATED_AT_ONCE and not self.exists(table):
+                    self._is_writable(error)
                     raise
             if self.exists(table):
                 self._note_created()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -239,3 +240,93 @@ def test_a_refused_file_that_lands_alone_asks_for_a_run_that_says_so(plant):
     path.unlink()
     plant.telemetry(["2015-01-03"], age=30)  # dates the folder back, too
     assert plant.tick()[0][0].startswith("2015-01-03")
+
+
+@pytest.fixture
+def failing(plant):
+    """A plant whose history was requested, and how to let that run end."""
+    plant.telemetry(JANUARY)
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+
+    def end(status=dg.DagsterRunStatus.FAILURE, parent=None, ago=0.0, **tags):
+        kept = {"dagster/sensor_name": "landing_sensor", "landing/days": "2015-01-01..2015-01-10", **tags}
+        root = parent and (parent.root_run_id or parent.run_id)
+        run = dg.DagsterRun(
+            "process_days",
+            status=dg.DagsterRunStatus.STARTED,
+            tags=kept,
+            root_run_id=root,
+            parent_run_id=parent and parent.run_id,
+        )
+        run = plant.instance.add_run(run)
+        ended = {"FAILURE": "PIPELINE_FAILURE", "SUCCESS": "PIPELINE_SUCCESS"}[status.value]
+        event = dg.DagsterEvent(ended, "process_days")
+        at = dt.datetime.fromtimestamp(time.time() - ago, dt.UTC)
+        plant.instance.run_storage.handle_run_event(run.run_id, event, at)
+        return run
+
+    plant.end = end
+    return plant
+
+
+OF_AN_ASSET = {"dagster/failure_reason": "STEP_FAILURE"}
+OF_A_FAULT = {**OF_AN_ASSET, "dagster/retry_on_asset_or_op_failure": "true"}
+
+
+def test_days_whose_run_failed_of_their_data_are_not_requested_again(failing):
+    failing.end(ago=1000, **OF_AN_ASSET)
+    assert failing.tick() == NOTHING
+
+
+@pytest.mark.parametrize("tags", [OF_A_FAULT, {}], ids=["a fault named by its hook", "its process died"])
+def test_days_whose_run_failed_of_a_fault_are_requested_again_after_a_while_and_nothing_before_them(failing, tags):
+    failing.end(ago=1, **tags)
+    failing.telemetry(["2015-01-11"])
+    assert "its days are requested again (at the latest in 5" in failing.tick()
+    failing.instance.wipe()
+    failing.end(ago=61, **tags)
+    assert failing.tick() == [("2015-01-01..2015-01-11", "new")]
+
+
+def test_the_wait_doubles_up_to_an_hour_and_ends_after_a_day_of_faults(failing):
+    for faults, wait in ((1, 60), (2, 120), (3, 240), (9, 3600)):
+        failing.instance.wipe()
+        for _ in range(faults):
+            failing.end(ago=wait - 30, **OF_A_FAULT)
+        assert failing.tick().endswith(("in 30 s)", "in 29 s)"))
+    for _ in range(24):
+        failing.end(ago=4000, **OF_A_FAULT)
+    assert failing.tick() == NOTHING
+
+
+def test_a_try_of_dagsters_own_is_waited_for_and_does_not_count(failing):
+    first = failing.end(ago=200, **OF_A_FAULT, **{"dagster/will_retry": "true"})
+    assert "is about to be tried again" in failing.tick()
+    failing.instance.add_run_tags(first.run_id, {"dagster/auto_retry_run_id": "the next"})
+    failing.end(parent=first, ago=61, **OF_A_FAULT)
+    assert failing.tick() == [("2015-01-01..2015-01-10", "new")]
+
+
+def test_once_a_run_has_succeeded_what_failed_before_it_is_over(failing):
+    failing.end(ago=300, **OF_A_FAULT)
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    assert failing.tick() == NOTHING
+
+
+def test_a_clock_that_was_set_back_delays_nothing_and_nothing_is_requested_twice(failing, monkeypatch):
+    real = dt.datetime
+
+    class Earlier(real):
+        @classmethod
+        def now(cls, tz=None):
+            return real.now(tz) - dt.timedelta(days=2)
+
+    # a run that failed "in two days", a file that landed then, and a cursor that has been waiting since
+    failing.end(ago=0, **OF_A_FAULT)
+    module = importlib.import_module("pdm_assets.automation.landing_sensor")
+    monkeypatch.setattr(module, "dt", SimpleNamespace(**{**vars(dt), "datetime": Earlier}))
+    failing.telemetry(["2015-01-11"], age=-2 * 86400)
+    assert failing.tick() == [("2015-01-01..2015-01-11", "new")]
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    assert failing.tick() == NOTHING
+    assert failing.tick() == NOTHING

@@ -1,6 +1,8 @@
 """What the landing sensor decides, case by case (dagster notes 4.7)."""
 
 import datetime as dt
+import os
+import time
 
 import pytest
 from hypothesis import given
@@ -187,6 +189,17 @@ def test_what_was_seen_is_found_again(tmp_path):
     store = SeenStore(tmp_path)
     seen = marks(whole_january())
     assert store.load(store.save(seen)) == seen
+
+
+def test_what_was_seen_last_is_kept_whatever_the_clock_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "KEPT_STATES", 2)
+    store = SeenStore(tmp_path)
+    for n in range(1, 4):
+        path = tmp_path / f"{store.save(marks(whole_january(), lists={'2015-01-01': str(n)}))}.json"
+        os.utime(path, (time.time() + 86400 + n,) * 2)  # the clock is set back after them
+    seen = marks(whole_january())
+    assert store.load(store.save(seen)) == seen
+    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize("name", [None, "", "no-such", "../../etc/passwd", "\0"])
