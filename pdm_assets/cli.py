@@ -1,7 +1,6 @@
 """The command `pdm-assets`: simulate a fleet, land files, replay days, look after engine and models, run the demo."""
 
 import datetime as dt
-import getpass
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pdm_assets.settings import SettingError, Settings
+from pdm_assets import upkeep_commands
+from pdm_assets.cli_common import settings as _settings
+from pdm_assets.cli_common import user as _user
 
 if TYPE_CHECKING:
     from pdm_assets.models.card import ModelCard
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from pdm_assets.resources.lake import Lake
     from pdm_assets.resources.model_store import ModelStore
     from pdm_assets.schemas.table import Table
-
-
-def _settings() -> Settings:
-    try:
-        return Settings.from_environ(os.environ)
-    except SettingError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _day(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dt.date | None:
@@ -38,6 +32,11 @@ def _day(_context: click.Context, _parameter: click.Parameter, text: str | None)
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def main() -> None:
     """Predictive maintenance: from landed files to component risks."""
+
+
+main.add_command(upkeep_commands.lake)
+main.add_command(upkeep_commands.backup)
+main.add_command(upkeep_commands.restore_backup)
 
 
 @main.command()
@@ -313,13 +312,6 @@ def _show_in_mlflow(store: "ModelStore") -> None:
         return
     for version, why in mirrored.left_out.items():
         click.echo(f"warning: {version} is not in MLflow: {why}", err=True)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"number {os.getuid()}"  # a container's user without a name
 
 
 @models.command()

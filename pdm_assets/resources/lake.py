@@ -341,7 +341,7 @@ class Lake(dg.ConfigurableResource):
             return {}
         files = self.delta(table).get_add_actions(flatten=True)
         times = zip(files.column("partition.date").to_pylist(), files.column("modification_time").to_pylist(), strict=True)
-        return {day: at for day, at in sorted(times) if start <= day < end}
+        return {day: dt.datetime.fromtimestamp(at / 1000, dt.UTC) for day, at in sorted(times) if start <= day < end}
 
     def first_and_last_day(self, table: Table) -> tuple[dt.date, dt.date] | None:
         """Earliest and latest day that have rows, or None where none has."""

@@ -6,10 +6,15 @@ model `from-0.1.0`, which names version 1 of four tables whose newest version is
 version's age from them.
 """
 
+import json
 import os
 import tarfile
+import time
 from pathlib import Path
 
+from deltalake import DeltaTable
+
+from pdm_assets.resources.lake import FORMAT, FORMAT_PROPERTY, keeping
 from pdm_assets_tests.plant import Plant
 
 ARCHIVE = Path(__file__).parent / "lake-0.1.0.tar.gz"
@@ -26,10 +31,29 @@ def plant_of_0_1_0(root: Path, engine) -> Plant:
     return Plant(root, engine)
 
 
+def stamp(root: Path) -> None:
+    """What the upgrade does to this lake, without Spark; test_upgrade.py holds that the two are the same."""
+    for log in (root / "lake").glob("*/*/_delta_log"):
+        metadata = last_metadata(log)
+        metadata["configuration"] |= {**keeping(30), FORMAT_PROPERTY: str(FORMAT)}
+        commit(log.parent, {"metaData": metadata})
+
+
+def last_metadata(log: Path) -> dict:
+    lines = [line for each in sorted(log.glob("*.json")) for line in each.read_text().splitlines()]
+    return [json.loads(line)["metaData"] for line in lines if '"metaData"' in line][-1]
+
+
+def commit(table: Path, *actions: dict) -> None:
+    """One more version of a table, written by hand."""
+    version = DeltaTable(table).version() + 1
+    info = {"commitInfo": {"timestamp": int(time.time() * 1000), "operation": "WRITE", "operationParameters": {}}}
+    text = "".join(json.dumps(action) + "\n" for action in (info, *actions))
+    (table / "_delta_log" / f"{version:020d}.json").write_text(text)
+
+
 def age(folder: Path, days: float) -> None:
     """Make all below a folder that much older, in its times and in what the Delta logs say."""
-    import json
-
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         stat = path.stat()
         if path.parent.name == "_delta_log" and path.suffix == ".json":

@@ -54,8 +54,7 @@ def test_every_table_is_upgraded_once_and_its_rows_are_what_they_were(upgraded, 
     assert list(upgrade.upgrade(plant.lake)) == []
 
 
-def test_a_later_release_adds_a_column_and_a_rule_and_an_old_release_is_told(upgraded, spark, monkeypatch):
-    plant, _ = upgraded
+def test_a_later_release_adds_a_column_and_a_rule_and_an_old_release_is_told(plant, spark, monkeypatch):
     later = dataclasses.replace(
         FAILURES,
         columns=(*FAILURES.columns, column("note", T.StringType(), "the crew's", nullable=True)),
@@ -79,8 +78,7 @@ def test_a_later_release_adds_a_column_and_a_rule_and_an_old_release_is_told(upg
         list(upgrade.upgrade(plant.lake))
 
 
-def test_what_can_not_be_added_is_said(upgraded):
-    plant, _ = upgraded
+def test_what_can_not_be_added_is_said(plant):
     must = dataclasses.replace(ERRORS, columns=(*ERRORS.columns, column("by", T.StringType(), "who")))
     with pytest.raises(LakeError, match="raw/errors lacks by, which may not be null"):
         upgrade.add_what_is_declared(plant.lake, must)
