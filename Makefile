@@ -3,7 +3,7 @@ PORT ?= 3000
 TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow check format lock graph dev bench quality search chaos
+.PHONY: help setup demo test test-slow check audit format lock graph dev bench quality search chaos
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -26,6 +26,9 @@ check: setup ## linters, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: setup ## known vulnerabilities of the pinned packages, asked of osv.dev; skipped where that can't be reached
+	@$(BIN)/python scripts/audit.py
 
 format: setup ## let ruff format the code
 	@$(BIN)/ruff check --fix .

@@ -1,29 +1,25 @@
 """The command `pdm-assets`: simulate a fleet, land files, replay days, look after engine and models, run the demo."""
 
 import datetime as dt
-import getpass
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pdm_assets.settings import SettingError, Settings
+from pdm_assets import upkeep_commands
+from pdm_assets.cli_common import settings as _settings
+from pdm_assets.cli_common import user as _user
 
 if TYPE_CHECKING:
     from pdm_assets.models.card import ModelCard
     from pdm_assets.resources.engine import Engine
+    from pdm_assets.resources.lake import Lake
     from pdm_assets.resources.model_store import ModelStore
-
-
-def _settings() -> Settings:
-    try:
-        return Settings.from_environ(os.environ)
-    except SettingError as error:
-        raise click.ClickException(str(error)) from error
+    from pdm_assets.schemas.table import Table
 
 
 def _day(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dt.date | None:
@@ -36,6 +32,11 @@ def _day(_context: click.Context, _parameter: click.Parameter, text: str | None)
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def main() -> None:
     """Predictive maintenance: from landed files to component risks."""
+
+
+main.add_command(upkeep_commands.lake)
+main.add_command(upkeep_commands.backup)
+main.add_command(upkeep_commands.restore_backup)
 
 
 @main.command()
@@ -184,12 +185,17 @@ def models() -> None:
 
 
 def _store() -> "ModelStore":
-    from pdm_assets.resources.lake import Lake
     from pdm_assets.resources.model_store import ModelStore
+
+    return ModelStore.of(_settings(), _lake())
+
+
+def _lake() -> "Lake":
+    from pdm_assets.resources.lake import Lake
     from pdm_assets.resources.spark import SparkEngine
 
     settings = _settings()
-    return ModelStore.of(settings, Lake.of(settings, SparkEngine.of(settings)))
+    return Lake.of(settings, SparkEngine.of(settings))
 
 
 def _today() -> dt.date:
@@ -308,13 +314,6 @@ def _show_in_mlflow(store: "ModelStore") -> None:
         click.echo(f"warning: {version} is not in MLflow: {why}", err=True)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"number {os.getuid()}"  # a container's user without a name
-
-
 @models.command()
 @click.argument("version")
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
@@ -356,6 +355,91 @@ def mirror_models() -> None:
         click.echo(f"added {version}: {mirrored.runs[version]}")
     words = ", ".join(f"{alias} is {version}" for alias, version in mirrored.aliases.items()) or "no version is in force"
     click.echo(f"{settings.mlflow_name} at {settings.mlflow_uri}: {len(mirrored.runs)} versions, {words}")
+
+
+@main.group()
+def quarantine() -> None:
+    """The landed rows that were not taken: what is wrong with them, and how they get in once corrected."""
+
+
+def _table(_context: click.Context, _parameter: click.Parameter, name: str | None) -> "Table | None":
+    from pdm_assets.schemas.raw import RAW_TABLES
+
+    tables = {table.name: table for table in RAW_TABLES}
+    if name is not None and name not in tables:
+        raise click.BadParameter(f"{name!r} is none of {', '.join(tables)}")
+    return None if name is None else tables[name]
+
+
+@quarantine.command("show")
+@click.option(
+    "--table", callback=_table, default=None, help="telemetry, errors, maintenance, failures or machines  [default: all]"
+)
+@click.option("--from", "first", callback=_day, default=None, help="first day, YYYY-MM-DD")
+@click.option("--to", "last", callback=_day, default=None, help="last day, YYYY-MM-DD, included")
+@click.option("--reason", "words", default="", help="only rows whose reason has these words")
+@click.option("--rows", "each", is_flag=True, help="every row: file, line, reason, text and what became of it")
+@click.option(
+    "--csv",
+    "out",
+    type=click.File("w", lazy=True),
+    default=None,
+    help="write the unsettled rows of the table to a file to correct by hand; `release` takes it back",
+)
+def show_quarantine(
+    table: "Table | None", first: dt.date | None, last: dt.date | None, words: str, each: bool, out: TextIO | None
+) -> None:
+    """What is in quarantine, by reason. A row is settled once it was released or raw has a row of its key."""
+    from pdm_assets.resources.quarantine import Group, Quarantine, most_first, printable, write_csv
+    from pdm_assets.schemas.raw import RAW_TABLES
+
+    lake, root = _lake(), _settings().landing_root
+    if out is not None:
+        if table is None:
+            raise click.UsageError("--csv needs --table: each table has columns of its own")
+        found = Quarantine(lake, root, table).rows(first, last, words)
+        count = write_csv((row for row in found if row.settled is None), table, out)
+        click.echo(f"{out.name}: {count} rows. Correct them, then `pdm-assets quarantine release {table.name} {out.name}`")
+        return
+    for its in RAW_TABLES if table is None else [table]:
+        groups: dict[str, Group] = {}
+        for row in Quarantine(lake, root, its).rows(first, last, words):
+            groups.setdefault(row.rule, Group(row.rule)).add(row.file, row.line, row.reason, row.text, 1, row.settled is None)
+            if each:
+                said = f"{row.day}  {row.file}, line {row.line}  {row.reason}  [{row.text}]  {row.settled or 'unsettled'}"
+                click.echo(printable(said))
+        rows, unsettled = sum(g.rows for g in groups.values()), sum(g.unsettled for g in groups.values())
+        click.echo(f"{its.name}: {rows} rows in quarantine, {unsettled} of them unsettled")
+        for group in most_first(groups.values()):
+            file, line, _, text = group.first
+            click.echo(f"  {group.rows} ({group.unsettled} unsettled) of {len(group.files)} files: {printable(group.rule)}")
+            click.echo(printable(f"      such as {file}, line {line}: {text}"))
+
+
+@quarantine.command("release")
+@click.argument("table", callback=_table)
+@click.argument("corrected", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def release_quarantine(table: "Table", corrected: Path) -> None:
+    """Land the rows of CORRECTED, which `show --csv` wrote, if every one is acceptable now; a row is released once."""
+    from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.landing import LandingError, LandingZone
+    from pdm_assets.resources.release import ReleaseError, release
+
+    settings, lake = _settings(), _lake()
+    zone = LandingZone(settings.landing_root.absolute(), (settings.data / "staging").absolute(), settings.first_day)
+    try:
+        done = release(zone, lake, table, corrected, f"user {_user()}", dt.datetime.now(dt.UTC))
+    except (ReleaseError, LandingError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+    for path in done.landed:
+        click.echo(f"landed {path}")
+    click.echo(
+        f"{done.rows} rows released" + (f", of which raw has {done.duplicates} already" if done.duplicates else "")
+        if done.rows
+        else "nothing new"
+    )
+    if done.before:
+        click.echo(f"{done.before} rows were released before")
 
 
 @main.command()

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.progress import Progress
 
-from pdm_assets.resources.engine import Engine, EngineError, Sizing, end_with_parent
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, end_with_parent, private_file, private_folder
 from pdm_assets.resources.landing import land
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
@@ -163,7 +163,7 @@ def _warm_engine(settings: Settings) -> Iterator[None]:
 def make_home(data: Path) -> Path:
     """The DAGSTER_HOME of a data root: the checkout's dagster.yaml with an event log that takes a year's events in batches."""
     home = data / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    private_folder(home)  # logs and run config are in it
     storage = {
         "module": "pdm_assets.resources.event_log",
         "class": "BatchedSqliteEventLog",
@@ -229,7 +229,7 @@ def _dagster(data: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     home = make_home(data)
     os.environ["DAGSTER_HOME"] = str(home)
     claim(home)
-    with (home / "dagster.log").open("ab") as log:
+    with private_file(home / "dagster.log", "ab") as log:
         process = start_dagster(home, port, log.fileno())
     threading.Thread(target=keep_serving, args=(process,), daemon=True).start()
     try:

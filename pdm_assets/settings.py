@@ -30,12 +30,16 @@ HYPERPARAMETERS: Mapping[ModelType, Mapping[str, int | float | str | bool]] = {
 }
 
 
+# Tried, each in a data root: Delta's readers miss the files of a table, Spark ML misses models, or what is written goes astray.
+ILL_IN_PATHS = re.compile(r"[%\\*?\[\]{},\x00-\x1f\x7f]")
+
+
 class SettingError(ValueError):
     """A PDM_ variable that can't be used; the text names it, its value and what would be right."""
 
 
-def _setting(default: Any, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"doc": doc})
+def _setting(default: Any, doc: str, *, is_secret: bool = False) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc}, repr=not is_secret)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,16 @@ class Settings:
         "engine",
         "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: PDM_SPARK_REMOTE",
     )
-    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...")
+    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...", is_secret=True)
     spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
     spark_memory_mb: int = _setting(0, "heap of the local engine in MiB; 0 takes a quarter of the machine, 1 to 4 GiB")
     spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
+    keep_days: int = _setting(
+        30, "days for which every version of a table can be read and restored; longer where a registered model names one"
+    )
+    keep_model_data_days: int | None = _setting(
+        None, "data versions of models trained longer ago are let go; none: those of every registered model are kept"
+    )
     catalog: str | None = _setting(None, "with schema: write named tables catalog.schema.group_name, not paths under lake/")
     schema: str | None = _setting(None, "see catalog")
     mlflow_uri: str | None = _setting(
@@ -80,18 +90,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values no part of the platform could work with."""
-        if self.cadence_hours not in (1, 3, 6, 12, 24):
-            raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
-        for name in (
-            "horizon_hours",
-            "retrain_every_days",
-            "retrain_cooldown_days",
-            "train_days",
-            "calibration_days",
-            "test_days",
-        ):
-            if getattr(self, name) < 1:
-                raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        self._check_lengths()
         if min(self.cost_false_visit, self.cost_planned_repair) <= 0 or self.cost_missed_failure <= self.cost_planned_repair:
             raise SettingError(
                 f"PDM_COST_MISSED_FAILURE={self.cost_missed_failure} must be more than PDM_COST_PLANNED_REPAIR="
@@ -106,6 +105,9 @@ class Settings:
             raise SettingError(f"PDM_LAST_DAY={self.last_day} is before PDM_FIRST_DAY={self.first_day}")
         if self.spark_mode == "remote" and not self.spark_remote:
             raise SettingError("PDM_SPARK_MODE=remote needs PDM_SPARK_REMOTE, such as sc://host:15002/;token=...")
+        if self.spark_remote is not None and not _is_spark_address(self.spark_remote):
+            # It may hold a token, and Spark's own words on a wrong one do: it is not shown.
+            raise SettingError("PDM_SPARK_REMOTE: take sc://host:port/;name=value;..., a = or ; in a value as %3D or %3B")
         if (self.catalog is None) != (self.schema is None):
             raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
         if self.mlflow_uri is not None and not _is_plain_address(self.mlflow_uri):
@@ -114,8 +116,37 @@ class Settings:
                 "PDM_MLFLOW_URI: take http(s)://host:port without user, password or query. MLflow itself reads "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
+        if bad := sorted(set(ILL_IN_PATHS.findall(str(self.data)))):
+            raise SettingError(
+                f"PDM_DATA={str(self.data)!r}: take a path without {' '.join(map(repr, bad))}, which Spark or Delta would read "
+                "as a pattern, a list or an escape"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
             raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")
+
+    def _check_lengths(self) -> None:
+        if self.cadence_hours not in (1, 3, 6, 12, 24):
+            raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
+        for name in (
+            "horizon_hours",
+            "retrain_every_days",
+            "retrain_cooldown_days",
+            "train_days",
+            "calibration_days",
+            "test_days",
+        ):
+            if getattr(self, name) < 1:
+                raise SettingError(f"PDM_{name.upper()}={getattr(self, name)}: take a whole number from 1 on")
+        # Upkeep is weekly: what is younger than a week may be named before it comes by again.
+        for name in ("keep_days", "keep_model_data_days"):
+            if (days := getattr(self, name)) is not None and days < 8:
+                raise SettingError(f"PDM_{name.upper()}={days}: take a whole number from 8 on")
+        for name in ("calibration_days", "test_days"):
+            if getattr(self, name) <= self.horizon_days:
+                raise SettingError(
+                    f"PDM_{name.upper()}={getattr(self, name)}: take more than the {self.horizon_days} days of "
+                    f"PDM_HORIZON_HOURS={self.horizon_hours}, else no failure of the window is judged"
+                )
 
     @property
     def horizon(self) -> dt.timedelta:
@@ -163,6 +194,15 @@ def _is_plain_address(text: str) -> bool:
     return is_located and not (set("@?#") & set(text))
 
 
+def _is_spark_address(text: str) -> bool:
+    """Whether Spark Connect can read it."""
+    try:
+        urlsplit(text).port  # noqa: B018 - asking is the check
+    except ValueError:
+        return False
+    return re.fullmatch(r"sc://[^/;?#@\s]+(/(;[^=;?#\s]+=[^=;?#\s]+)*)?", text) is not None
+
+
 def _parse(name: str, text: str, kind: Any) -> Any:
     choices = get_args(kind)
     try:
@@ -174,7 +214,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return dt.date.fromisoformat(text)
         if kind is Path:
             return Path(text).expanduser()
-        return {int: int, float: float}.get(kind, str)(text)
+        return {int: int, int | None: int, float: float}.get(kind, str)(text)
     except ValueError as error:
         raise SettingError(f"{name}={text!r}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -27,6 +28,17 @@ input()
 def home(tmp_path):
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     return tmp_path
+
+
+def test_the_home_is_its_owners_alone_also_where_it_was_not(tmp_path):
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster").chmod(0o755)
+    assert stat.S_IMODE(demo.make_home(tmp_path).stat().st_mode) == 0o700
+
+
+def test_the_web_server_is_for_this_machine_only():
+    command = demo.dagster_dev(3000)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
 
 
 def test_runs_that_died_with_the_dagster_before_are_ended_and_others_are_not(home):

@@ -38,6 +38,8 @@ def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
         ({"PDM_FIRST_DAY": "01/02/2015"}, "PDM_FIRST_DAY='01/02/2015'"),
         ({"PDM_CADENCE_HOURS": "5"}, "take 1, 3, 6, 12 or 24"),
         ({"PDM_TRAIN_DAYS": "0"}, "PDM_TRAIN_DAYS=0"),
+        ({"PDM_TEST_DAYS": "2"}, "PDM_TEST_DAYS=2: take more than the 2 days of PDM_HORIZON_HOURS=48"),
+        ({"PDM_CALIBRATION_DAYS": "7", "PDM_HORIZON_HOURS": "168"}, "PDM_CALIBRATION_DAYS=7: take more than the 7 days"),
         ({"PDM_MODEL_TYPE": "forest"}, "take one of random_forest"),
         ({"PDM_SPARK_MODE": "remote"}, "needs PDM_SPARK_REMOTE"),
         ({"PDM_CATALOG": "main"}, "go together"),

@@ -6,9 +6,9 @@ import dagster as dg
 from pyspark.sql import DataFrame
 
 from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, reads
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, known_until
 from pdm_assets.schemas.features import OBSERVATIONS, READINGS_COUNT
-from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES, TELEMETRY
+from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
 from pdm_assets.transforms.features import observe_machines
 from pdm_assets.transforms.labels import label_observations
 
@@ -85,13 +85,10 @@ def component_failures(lake: Lake, machines: DataFrame, failures: DataFrame) -> 
     Partition D holds what day D taught us: the outcomes of the observations made one horizon earlier. A day has no labels
     before it is over and telemetry of it or of a later day has landed: that no failure was told of says nothing till then.
     """
-    heard = lake.first_and_last_day(TELEMETRY)
-    now = dt.datetime.now(dt.UTC)
-    heard_until = dt.datetime.combine(heard[1] + dt.timedelta(days=1), dt.time(), dt.UTC) if heard else now
     return label_observations(
         machines,
         failures,
         cadence_hours=SETTINGS.cadence_hours,
         horizon=SETTINGS.horizon,
-        known_until=min(now, heard_until),
+        known_until=known_until(lake, dt.datetime.now(dt.UTC)),
     )

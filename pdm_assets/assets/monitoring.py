@@ -31,8 +31,8 @@ OWNERS = ["team:reliability"]
 def realised_performance(context: dg.AssetExecutionContext, lake: Lake, model_store: dg.ResourceParam[ModelStore]) -> DataFrame:
     """One row per component, and pooled, and window of 1 and of 30 days: what the scores were worth, as known by the day's end.
 
-    Failures are those of the window; alarms and probabilities those given a horizon earlier, whose outcome is known by now. The
-    30 days are compared with the test window of the model in force.
+    Failures are those of the window; alarms and probabilities those given a horizon earlier, whose outcome is known by now.
+    What the model in force scored of the 30 days is compared with its test window. A day not known to its end has no rows.
     """
     from pdm_assets.models.evaluation import POOLED
     from pdm_assets.resources.monitored import cards_by_day, realised_by_day
@@ -52,6 +52,8 @@ def realised_performance(context: dg.AssetExecutionContext, lake: Lake, model_st
             "cost_30d": pooled.events.cost,
             "never_cost_30d": pooled.never_cost,
             "calibration_error_30d": pooled.calibration_error,
+            "alerts_said_30d": pooled.alerts_said,
+            "alerts_came_true_30d": pooled.alerts_came_true,
         }
         _show(context, day, shown)
     return lake.spark.spark_session.createDataFrame(rows, REALISED_PERFORMANCE.struct)

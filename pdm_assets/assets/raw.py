@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pdm_assets.models import markdown
 from pdm_assets.partitions import DAILY, ONE_RUN, reads
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, write_partitions
 from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.landing_zone import Landing
+from pdm_assets.resources.quarantine import Group, most_first, reasons_by_day, together
 from pdm_assets.schemas.raw import (
     ERRORS,
     FAILURES,
@@ -182,7 +183,7 @@ def _taken(landing: Landing, look: LandedTable, table: Table) -> dg.AssetCheckRe
         asset_key=table.key.split("/"),
         passed=not said,
         severity=dg.AssetCheckSeverity.ERROR if look.refused else dg.AssetCheckSeverity.WARN,
-        description="; ".join(said[:FILES_NAMED]) + more or None,
+        description="; ".join(map(markdown.text, said[:FILES_NAMED])) + more or None,
         metadata={
             "refused_files": len(look.refused),
             "passed_over": len(over),
@@ -197,13 +198,17 @@ def _few_rejected(
     """A channel that is silent, a code or a machine that nobody told us of: each row says so, but who looks at rows?"""
     many = [day for day, count in sorted(stored.items()) if count > REJECTED_SHARE * landed.get(day, 0) > 0]
     named = many[:DAYS_NAMED]  # the first days stand for the rest: a year of refused rows is not read
-    reasons: Counter[str] = Counter()
+    reasons: list[Group] = []
     if named:
-        rows = lake.arrow(quarantine_of(table), named[0], named[-1] + dt.timedelta(days=1))
-        reasons.update(rows.to_table(columns=["reason"], filter=pc.field(DATE).isin(named))["reason"].to_pylist())
+        found = reasons_by_day(lake, quarantine_of(table), named[0], named[-1] + dt.timedelta(days=1))
+        reasons = most_first(together({day: found[day] for day in named}).values())
     said = ", ".join(f"{day}: {stored[day]} of {landed[day]}" for day in named)
     more = f" (and {len(many) - DAYS_NAMED} days more)" if len(many) > DAYS_NAMED else ""
-    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(REASONS_NAMED))
+    # of a reason that differs from row to row the first one
+    why = "; ".join(
+        f"{markdown.text(group.first[2])} ({group.rows}{'' if group.rule == group.first[2] else ' of this kind'})"
+        for group in reasons[:REASONS_NAMED]
+    )
     return dg.AssetCheckResult(
         check_name=FEW_REJECTED,
         asset_key=table.key.split("/"),

@@ -16,7 +16,15 @@ from pdm_assets.automation.jobs import (
 )
 from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.automation.retraining_sensor import retraining_sensor
+from pdm_assets.automation.upkeep import upkeep, weekly_upkeep
 
-JOBS: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [process_days, train_model, score_range, backtest, watch_scores]
-SCHEDULES = [daily_scoring, weekly_training, monthly_backtest, daily_watch]
+JOBS: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [
+    process_days,
+    train_model,
+    score_range,
+    backtest,
+    watch_scores,
+    upkeep,
+]
+SCHEDULES = [daily_scoring, weekly_training, monthly_backtest, daily_watch, weekly_upkeep]
 SENSORS = [landing_sensor, retraining_sensor]

@@ -125,6 +125,11 @@ def _version_for(day: dt.date, model: str, store: ModelStore, registered: list[R
         raise dg.Failure(
             str(NoSuchModel(f"no model {model!r}. Registered: {', '.join(m.version for m in registered) or 'none'}"))
         )
+    if named.horizon_hours != store.horizon_hours:
+        raise dg.Failure(
+            f"{model} foretells {named.horizon_hours} h ahead, PDM_HORIZON_HOURS={store.horizon_hours}: name a version of this "
+            "horizon, or train one, job train_model with force"
+        )
     if named.cutoff > day:
         raise dg.Failure(f"{model} has cutoff {named.cutoff} and may have learnt from {day}: score from its cutoff on")
     return named.version

@@ -86,8 +86,8 @@ def next_request(now_marks: Marks, seen: Marks, lookback_days: int, horizon_days
     last_day = max(now_marks, default=max(changed))
     dirty: set[dt.date] = set()
     for day in changed:
-        reach = _reach(now_marks.get(day, {}), seen.get(day, {}), lookback_days, horizon_days)
-        end = last_day if reach is None else min(day + dt.timedelta(days=reach), max(last_day, day))
+        how_far = reach(now_marks.get(day, {}), seen.get(day, {}), lookback_days, horizon_days)
+        end = last_day if how_far is None else min(day + dt.timedelta(days=how_far), max(last_day, day))
         dirty.update(day + dt.timedelta(days=n) for n in range((end - day).days + 1))
     first = last = min(dirty)
     while last + dt.timedelta(days=1) in dirty and (last - first).days + 1 < MAX_DAYS_A_RUN:
@@ -105,7 +105,7 @@ def next_request(now_marks: Marks, seen: Marks, lookback_days: int, horizon_days
     return Request(first, last, hashlib.sha256(content.encode()).hexdigest()[:12], reason), will_be_seen
 
 
-def _reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int, horizon_days: int) -> int | None:
+def reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int, horizon_days: int) -> int | None:
     """How many days after a changed day depend on what changed; None for all of them."""
     keys = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)}
     if keys == {KNOWN}:

@@ -7,10 +7,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pdm_assets.models.events import Costs, Moments, Rules, cost_by_machine, judge
-from pdm_assets.models.metrics import Bools, Floats
+from pdm_assets.models.metrics import LEAST, Bools, Floats, logistic_fit, logit, smoothed
 
-LEAST = 1e-6  # scores of 0 and 1 have no logit
-NEWTON_STEPS = 50
 CANDIDATES = 60
 
 
@@ -23,7 +21,7 @@ class Platt:
 
     def of(self, score: Floats) -> Floats:
         """The probabilities of scores."""
-        return 1 / (1 + np.exp(-(self.slope * _logit(score) + self.intercept)))
+        return 1 / (1 + np.exp(-(self.slope * logit(score) + self.intercept)))
 
     def column(self, score: Column) -> Column:
         """The same in Spark."""
@@ -32,25 +30,14 @@ class Platt:
 
 
 def fit_platt(score: Floats, fails: Bools) -> Platt:
-    """The most likely slope and intercept, by Newton's method, towards Platt's targets.
+    """The most likely slope and intercept, towards Platt's targets.
 
     The targets (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0 keep the fit finite where scores separate perfectly. Scores
     that tell nothing, or the wrong way round (slope not above 0), are left as they are: ranks must not turn.
     """
-    positives, negatives = int(fails.sum()), int((~fails).sum())
-    if positives == 0 or negatives == 0:
+    if not fails.any() or fails.all():
         return Platt()
-    target = np.where(fails, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    x = np.column_stack([_logit(score), np.ones(len(score))])
-    beta = np.array([1.0, 0.0])
-    for _ in range(NEWTON_STEPS):
-        p = 1 / (1 + np.exp(-x @ beta))
-        curvature = x.T @ (x * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curvature, x.T @ (target - p))
-        beta = beta + step / max(1.0, float(np.abs(step).max()))  # no leap beyond where the parabola holds
-        if np.abs(step).max() < 1e-10:
-            break
-    slope, intercept = map(float, beta)
+    slope, intercept = logistic_fit(logit(score), smoothed(fails))
     return Platt(slope, intercept) if slope > 0 else Platt()
 
 
@@ -109,8 +96,3 @@ def cheapest_threshold(curve: CostCurve | None, costs: Costs) -> float:
         return fair
     equals = curve.thresholds[curve.costs == curve.costs.min()]
     return float(equals[np.abs(equals - fair).argmin()])
-
-
-def _logit(score: Floats) -> Floats:
-    kept = np.clip(score, LEAST, 1 - LEAST)
-    return np.log(kept / (1 - kept))

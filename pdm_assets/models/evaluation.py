@@ -2,19 +2,20 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from pdm_assets.models.events import (
     DAY,
-    HOUR,
     Costs,
     EventMetrics,
     Judged,
     Moments,
     Rules,
+    are_due,
+    hours_ahead,
     judge,
     pool,
     resampled,
@@ -27,6 +28,7 @@ from pdm_assets.models.windows import Window
 
 POOLED = "pooled"  # beside the components: all of them together
 LANDINGS = {"hourly files": 1, "six-hourly files": 6, "daily files": 24}
+LEAST_ALERTS = 50  # observations that alert: with fewer, how many of them came true is mostly chance
 LEAD_BANDS_HOURS = ((0, 6), (6, 24), (24, 48), (48, 168))
 
 
@@ -105,7 +107,7 @@ def report(
 
     def judged(component: str, is_alert: Bools, landing_hours: int = 0) -> Judged:
         its, past = outcomes[component].observations, history[component]
-        as_landed = Rules(rules.horizon_hours, rules.least_lead_hours, rules.cadence_hours, landing_hours)
+        as_landed = replace(rules, landing_hours=landing_hours)
         return judge(its, is_alert, past.failures, past.closings, start=start, end=end, rules=as_landed)
 
     alerts = {c: outcome.probability >= thresholds[c] for c, outcome in outcomes.items()}
@@ -155,12 +157,30 @@ def contender(
         c: judge(observations, alerts[c], history[c].failures, history[c].closings, start=start, end=end, rules=rules)
         for c in outcomes
     }
+    said, came_true = said_and_came_true([(outcomes[c].probability, outcomes[c].fails, alerts[c]) for c in outcomes])
     return Contender(
         name,
         judged,
         machine_days(observations, np.any(list(alerts.values()), axis=0)) / ((end - start) / DAY),
         {c: calibration_error(outcome.probability, outcome.fails) for c, outcome in outcomes.items()},
+        said,
+        came_true,
     )
+
+
+def said_and_came_true(parts: Sequence[tuple[Floats, Bools, Bools]]) -> tuple[float, float] | tuple[None, None]:
+    """The mean probability of the alerts and the share of them that failed; None where they are too few to tell.
+
+    Failures are so rare that a calibration error over all observations stays small whatever the alerts say.
+
+    Args:
+        parts: probability, whether it fails and whether it alerts, of each component's observations.
+    """
+    alerts = np.concatenate([is_alert for _, _, is_alert in parts])
+    if alerts.sum() < LEAST_ALERTS:
+        return None, None
+    probability, fails = (np.concatenate([part[n] for part in parts])[alerts] for n in (0, 1))
+    return float(probability.mean()), float(fails.mean())
 
 
 def at_capacity(
@@ -211,9 +231,8 @@ def at_capacity(
 
 
 def _calendar(judged: Judged, history: History, start: int, end: int, rules: Rules, costs: Costs) -> tuple[int, float]:
-    failures = history.failures
-    due = (failures.at >= start + rules.horizon_hours * HOUR) & (failures.at < end) & np.isin(failures.machine, judged.machine)
-    return by_the_calendar(judged, ages_at(failures.where(due), history.closings), costs)
+    due = are_due(history.failures, judged.machine, start=start, end=end, rules=rules)
+    return by_the_calendar(judged, ages_at(history.failures.where(due), history.closings), costs)
 
 
 def machine_days(observations: Moments, chosen: Bools) -> int:
@@ -230,19 +249,6 @@ def _recall_by_lead(parts: Sequence[tuple[Moments, Bools, History]]) -> dict[str
         inside = (ahead > low) & (ahead <= high)
         found[f"{low}-{high} h"] = float(alerts[inside].mean()) if inside.any() else None
     return found
-
-
-def hours_ahead(observations: Moments, failures: Moments) -> Floats:
-    """Hours from each observation to the next failure of its machine, infinite where none is known."""
-    hours = np.full(len(observations.at), np.inf)
-    order = np.lexsort((failures.at, failures.machine))
-    machines, times = failures.machine[order], failures.at[order]
-    for machine in np.unique(machines):
-        its = np.flatnonzero(observations.machine == machine)
-        following = np.append(times[machines == machine], np.iinfo(np.int64).max)
-        gap = following[np.searchsorted(following[:-1], observations.at[its], side="right")] - observations.at[its]
-        hours[its] = np.where(gap > 10_000 * DAY, np.inf, gap / HOUR)
-    return hours
 
 
 def _seconds(at: dt.datetime) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdm_assets.models.metrics import Bools, Floats
+from pdm_assets.settings import Settings
 
 Ints = NDArray[np.int64]
 
@@ -50,6 +51,11 @@ class Rules:
     cadence_hours: int = 12
     landing_hours: int = 0
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """Those of the settings, as observed."""
+        return cls(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -59,12 +65,19 @@ class Costs:
     false_visit: float
     planned_repair: float
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Costs":
+        """Those of the settings."""
+        return cls(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
+
 
 @dataclass(frozen=True)
 class Judged:
     """What became of one component's alerts in a window, by machine: element i is of machine[i].
 
     `lead_hours` has an element per failure that was warned of, `lead_machine` is its machine's position in `machine`.
+    `judged_share` is the share of the window in which failures are judged: what is charged by the day, not by the failure, is
+    charged for as much of it.
     """
 
     machine: Ints
@@ -75,6 +88,7 @@ class Judged:
     machine_days: Floats
     lead_hours: Floats
     lead_machine: Ints
+    judged_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,12 +128,12 @@ def episodes(alerts: Moments, closings: Moments) -> tuple[Moments, Ints]:
     """The alerts by machine and time, and the number of the episode that each belongs to, from 0 on.
 
     An episode ends where the next alert is more than 24 h away, or where the component failed or was replaced in between: an
-    alert at the very instant of a closing comes after it.
+    alert at the very instant of a closing still belongs to what is closed, for the readings behind it are from before.
     """
     order = np.lexsort((alerts.at, alerts.machine))
     alerts = alerts.where(order)
     keys = _Keys(alerts, closings)
-    closed_before = np.searchsorted(np.sort(keys.of(closings)), keys.of(alerts), side="right")
+    closed_before = np.searchsorted(np.sort(keys.of(closings)), keys.of(alerts), side="left")
     begins = np.ones(len(order), bool)
     begins[1:] = (np.diff(alerts.machine) != 0) | (np.diff(alerts.at) > EPISODE_GAP) | (np.diff(closed_before) != 0)
     return alerts, np.cumsum(begins) - 1
@@ -157,14 +171,13 @@ def judge(
     given = delivered_at(alerts.at, rules.landing_hours)
     failure_keys = np.sort(keys.of(failures))
     alert_keys, given_keys = keys.of(alerts), keys.of(Moments(alerts.machine, given))
-    following = np.searchsorted(failure_keys, given_keys + least, side="left")
-    next_failure = np.append(failure_keys, keys.beyond)[following]
+    next_failure = _next(failure_keys, given_keys + least, keys.beyond)
     is_right = next_failure <= alert_keys + horizon
     machine_of_episode = np.searchsorted(machines, alerts.machine[np.unique(episode, return_index=True)[1]])
     is_true = np.zeros(len(machine_of_episode), bool)
     np.logical_or.at(is_true, episode, is_right)
 
-    due = failures.where((failures.at >= start + horizon) & (failures.at < end) & np.isin(failures.machine, machines))
+    due = failures.where(are_due(failures, machines, start=start, end=end, rules=rules))
     due_keys = keys.of(due)
     # The first alert inside the horizon is also the first to be given.
     first = np.searchsorted(alert_keys, due_keys - horizon, side="left")
@@ -184,7 +197,22 @@ def judge(
         machine_days=counts * rules.cadence_hours / 24,
         lead_hours=(due_keys - first_given)[is_caught] / HOUR,
         lead_machine=place[is_caught],
+        judged_share=1 - horizon / max(end - start, horizon),
     )
+
+
+def are_due(failures: Moments, machines: Ints, *, start: int, end: int, rules: Rules) -> Bools:
+    """Which failures are judged in the window [start, end): those of its machines that all warnings of were observed."""
+    return (failures.at >= start + rules.horizon_hours * HOUR) & (failures.at < end) & np.isin(failures.machine, machines)
+
+
+def hours_ahead(observations: Moments, failures: Moments) -> Floats:
+    """Hours from each observation to the next failure of its machine after it, infinite where none is known."""
+    keys = _Keys(observations, failures)
+    observed = keys.of(observations)
+    following = _next(np.sort(keys.of(failures)), observed + 1, keys.beyond)
+    # the next key is of this machine only if it lies within its width
+    return np.where(following // keys.width == observed // keys.width, (following - observed) / HOUR, np.inf)
 
 
 def pool(parts: Sequence[Judged]) -> Judged:
@@ -199,6 +227,7 @@ def pool(parts: Sequence[Judged]) -> Judged:
         machine_days=first.machine_days,
         lead_hours=np.concatenate([part.lead_hours for part in parts]),
         lead_machine=np.concatenate([part.lead_machine for part in parts]),
+        judged_share=first.judged_share,
     )
 
 
@@ -226,19 +255,21 @@ def summarize(judged: Judged, costs: Costs) -> EventMetrics:
 def cost_by_machine(judged: Judged, costs: Costs) -> Floats:
     """C = cFA FalseEp + cFN Missed + cTP Caught, for each machine.
 
+    Failures of the window's first horizon are not judged, so of its false episodes as large a share is not charged.
+
     Field notes 1.4 has TrueEp for Caught. But a failure is repaired once, however many episodes told of it, and an episode that
     tells of a failure after the window is charged to no window that counts the failure: with TrueEp, whoever warns earlier pays
     for repairs that whoever warns late does not.
     """
     return (
-        costs.false_visit * judged.false_episodes
+        costs.false_visit * judged.judged_share * judged.false_episodes
         + costs.missed_failure * (judged.failures - judged.caught)
         + costs.planned_repair * judged.caught
     )
 
 
 def resampled(judged: Judged, costs: Costs, resamples: int = 1_000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """90 % intervals of the metrics that are ratios of counts, and of cost, by drawing whole machines again and again.
+    """90 % intervals of the metrics that are ratios of counts, of the median lead and of cost, by drawing whole machines.
 
     A machine's episodes depend on each other, machines do not: so machines are drawn, not rows (field notes 1.4).
     """
@@ -258,6 +289,7 @@ def resampled(judged: Judged, costs: Costs, resamples: int = 1_000, seed: int = 
             "alarm_precision": right / (right + wrong),
             "false_alarms_per_machine_month": wrong / (totals(judged.machine_days) / DAYS_A_MONTH),
             "cost": totals(cost_by_machine(judged, costs)),
+            "lead_median_hours": _medians(judged, draws),
         }
     known = {name: values[np.isfinite(values)] for name, values in drawn.items()}
     return {
@@ -265,6 +297,21 @@ def resampled(judged: Judged, costs: Costs, resamples: int = 1_000, seed: int = 
         for name, values in known.items()
         if len(values)
     }
+
+
+def _next(ordered: Ints, wanted: Ints, beyond: int) -> Ints:
+    """The first of the ordered keys that is not before each wanted one, `beyond` where there is none."""
+    return np.append(ordered, beyond)[np.searchsorted(ordered, wanted, side="left")]
+
+
+def _medians(judged: Judged, draws: NDArray[Any]) -> Floats:
+    """The median lead of each draw of machines, NaN where it has none."""
+    order = np.argsort(judged.lead_hours)
+    if not len(order):
+        return np.full(len(draws), np.nan)
+    weights = np.cumsum(draws[:, judged.lead_machine[order]], axis=1)
+    median = judged.lead_hours[order][np.argmax(weights * 2 >= weights[:, -1:], axis=1)]
+    return np.where(weights[:, -1] > 0, median, np.nan)
 
 
 class _Keys:

@@ -13,11 +13,17 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 CALIBRATION_BINS = 10
+LEAST = 1e-6  # probabilities of 0 and 1 have no logit
+NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well probabilities and alerts foretold the outcomes of one window; counts are of observations."""
+    """How well probabilities and alerts foretold the outcomes of one window; counts are of observations.
+
+    Slope and intercept are those of logit(outcome) on logit(probability): 1 and 0 where probabilities come true, a slope below
+    1 where they are too sure. `alerts_said` is the mean probability of the alerts, to be held against observation_precision.
+    """
 
     rows: int
     positives: int
@@ -26,6 +32,9 @@ class Metrics:
     brier: float | None
     brier_skill: float | None
     calibration_error: float | None
+    calibration_slope: float | None
+    calibration_intercept: float | None
+    alerts_said: float | None
     lift: float | None
     observation_precision: float | None
     observation_recall: float | None
@@ -84,37 +93,85 @@ def brier(probability: Floats, fails: Bools) -> float | None:
     return float(np.mean((probability - fails) ** 2)) if len(fails) else None
 
 
-def brier_skill(probability: Floats, fails: Bools) -> float | None:
-    """1 - BS / BS of always saying the window's failure rate: above 0, the probabilities tell more than that rate."""
+def brier_skill(probability: Floats, fails: Bools, rate: Floats | None = None) -> float | None:
+    """1 - BS / BS of always saying the failure rate: above 0, the probabilities tell more than that rate.
+
+    `rate` is that of each observation's component where several are pooled; else it is the window's.
+    """
     score = brier(probability, fails)
     if score is None or fails.all() or not fails.any():
         return None
-    rate = float(fails.mean())
-    return 1 - score / (rate * (1 - rate))
+    usual = np.full(len(fails), fails.mean()) if rate is None else rate
+    return 1 - score / float(np.mean((usual - fails) ** 2))
 
 
 def calibration_error(probability: Floats, fails: Bools) -> float | None:
-    """ECE = sum over bins of (n_b / N) |mean y_b - mean p_b|, ten bins of equal mass by probability."""
+    """ECE = sum over bins of (n_b / N) |mean y_b - mean p_b|, ten bins of equal mass by probability.
+
+    Equal probabilities may lie in two bins: each counts with the failure rate of all of them, whatever the order of rows.
+    """
     if not len(fails):
         return None
+    _, place, ties = np.unique(probability, return_inverse=True, return_counts=True)
+    rate = (np.bincount(place, fails) / ties)[place]
     order = np.argsort(probability, kind="stable")
     bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    return float(sum(abs(float(np.sum(fails[b]) - np.sum(probability[b]))) for b in bins) / len(order))
+    return float(sum(abs(float(np.sum(rate[b]) - np.sum(probability[b]))) for b in bins) / len(order))
 
 
-def evaluate(probability: Floats, fails: Bools, is_alert: Bools) -> Metrics:
-    """All metrics of one component, or of several pooled."""
+def logit(probability: Floats) -> Floats:
+    """log(p / (1 - p)), of probabilities kept off 0 and 1."""
+    kept = np.clip(probability, LEAST, 1 - LEAST)
+    return np.log(kept / (1 - kept))
+
+
+def logistic_fit(x: Floats, target: Floats) -> tuple[float, float]:
+    """The most likely slope and intercept of logit(target) on x, by Newton's method; targets may lie between 0 and 1."""
+    columns = np.column_stack([x, np.ones(len(x))])
+    beta = np.array([1.0, 0.0])
+    for _ in range(NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-columns @ beta))
+        curvature = columns.T @ (columns * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, columns.T @ (target - p))
+        beta = beta + step / max(1.0, float(np.abs(step).max()))  # no leap beyond where the parabola holds
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(beta[0]), float(beta[1])
+
+
+def calibration_line(probability: Floats, fails: Bools) -> tuple[float, float] | None:
+    """Slope and intercept of logit(outcome) on logit(probability); None where outcomes, or probabilities, are all alike.
+
+    Towards Platt's targets, so that probabilities that separate perfectly have a finite one.
+    """
+    if not fails.any() or fails.all() or np.ptp(probability) == 0:
+        return None
+    return logistic_fit(logit(probability), smoothed(fails))
+
+
+def smoothed(fails: Bools) -> Floats:
+    """Platt's targets (n + 1) / (n + 2) and 1 / (n + 2) for 1 and 0, n being how many there are of each."""
+    positives, negatives = int(fails.sum()), int((~fails).sum())
+    return np.where(fails, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+
+def evaluate(probability: Floats, fails: Bools, is_alert: Bools, rate: Floats | None = None) -> Metrics:
+    """All metrics of one component, or of several pooled; `rate` as of brier_skill."""
     precision = average_precision(probability, fails)
     true_alerts, false_alerts = int((is_alert & fails).sum()), int((is_alert & ~fails).sum())
     missed, true_quiet = int((~is_alert & fails).sum()), int((~is_alert & ~fails).sum())
+    line = calibration_line(probability, fails)
     return Metrics(
         rows=len(fails),
         positives=int(fails.sum()),
         average_precision=precision,
         roc_auc=roc_auc(probability, fails),
         brier=brier(probability, fails),
-        brier_skill=brier_skill(probability, fails),
+        brier_skill=brier_skill(probability, fails, rate),
         calibration_error=calibration_error(probability, fails),
+        calibration_slope=line[0] if line else None,
+        calibration_intercept=line[1] if line else None,
+        alerts_said=float(probability[is_alert].mean()) if is_alert.any() else None,
         lift=None if precision is None else precision / float(fails.mean()),
         observation_precision=_ratio(true_alerts, true_alerts + false_alerts),
         observation_recall=_ratio(true_alerts, true_alerts + missed),

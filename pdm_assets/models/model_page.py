@@ -9,7 +9,7 @@ from pdm_assets.models.backtest import Fold
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.promotion import Verdict
-from pdm_assets.models.reports import Tabular, backtest, baselines, components, conditions, leads, observations
+from pdm_assets.models.reports import Tabular, backtest, baselines, components, conditions, intervals, leads, observations
 
 # Name of a picture: what it shows.
 CAPTIONS = {
@@ -55,6 +55,8 @@ lines count an alert from when its data had landed. Cost: missed failures, visit
 The calendar's intervals are the cheapest in hindsight.</small></p>
 <h2>By component</h2>{{ tabular(components) }}
 <p>{{ load }}</p>
+<h2>How sure that is</h2>{{ tabular(intervals) }}
+<p><small>By drawing the fleet's machines again and again, for what happens to one machine hangs together.</small></p>
 <h2>What the gate asked</h2>{{ tabular(conditions) }}
 <h2>Pictures</h2>
 {% for name, png in pictures.items() %}<figure><img alt="{{ name }}" src="data:image/png;base64,{{ png }}">
@@ -93,6 +95,7 @@ def page(card: ModelCard, verdict: Verdict, folds: Sequence[Fold], pictures: Map
             load=load(card),
             baselines=baselines(card),
             components=components(card),
+            intervals=intervals(card),
             conditions=conditions(verdict),
             leads=leads(card),
             observations=observations(card),

@@ -16,6 +16,7 @@ MARGIN = 0.1  # of its cost, by which a rule must be cheaper than a first model:
 LEAST_FAILURES = 10  # in the test window: with fewer, a rule that never alerts looks cheapest
 WORST_RECALL_LOSS = 0.03
 WORST_CALIBRATION_ERROR = 0.05
+WORST_ALERT_GAP = 0.2  # between the mean probability of the alerts and the share of them that failed
 ALARM_LOAD = (0.5, 2.0)  # of the incumbent's
 WORST_ALARMED_SHARE = 0.5  # of the fleet a day, of a first model
 RESAMPLES = 1_000
@@ -29,6 +30,8 @@ class Contender:
     judged: Mapping[str, Judged]  # by component, of the same observations for all contenders
     alarmed_machines_per_day: float
     calibration_errors: Mapping[str, float | None]
+    alerts_said: float | None = None  # mean probability of the alerts; None where they are too few
+    alerts_came_true: float | None = None  # share of them that failed within the horizon
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,17 @@ def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[C
     """Weigh a challenger (field notes 1.4).
 
     Against an incumbent: cheaper with 90 % confidence (machines drawn in pairs) and no dearer than the best rule, no event
-    recall of a component down by more than 0.03, an alarm load between half and twice the incumbent's, or
-    more by as much as it catches more. A first model, without
-    which there would be no scores at all: it catches something, alerts on less than half of the fleet a day, and no rule is
-    cheaper by a tenth with 90 % confidence, where ten failures or more can tell. Either: calibration errors up to 0.05.
+    recall of a component down by more than 0.03, an alarm load up to twice the incumbent's, or more by as much as it catches
+    more, and where it catches less at least half of it. A first model, without which there would be no scores at all: it
+    catches something, alerts on less than half of the fleet a day, and no rule is cheaper by a tenth with 90 % confidence,
+    where ten failures or more can tell. Either: calibration errors up to 0.05, and alerts that come true about as often as
+    they say.
     """
-    conditions = [_calibrated(challenger), _against_rules(challenger, rules, costs, certainly=incumbent is None)]
+    conditions = [
+        _calibrated(challenger),
+        _alerts_come_true(challenger),
+        _against_rules(challenger, rules, costs, certainly=incumbent is None),
+    ]
     if incumbent is None:
         conditions += [_catches(challenger), _is_bearable(challenger)]
     else:
@@ -100,6 +108,8 @@ def _against_rules(challenger: Contender, rules: Sequence[Contender], costs: Cos
     if not certainly:
         return Condition("no dearer than the best rule", ours <= cost, found)
     found += f", which is cheaper by {MARGIN:.0%} in {share:.0%}"
+    if cost < ours:
+        found += ". The rule costs less, but without a first model nothing is scored"
     failures = int(pool(list(challenger.judged.values())).failures.sum())
     if failures < LEAST_FAILURES:
         found = f"{failures} failures in the test window are too few to tell; {found}"
@@ -117,6 +127,14 @@ def _calibrated(challenger: Contender) -> Condition:
         return Condition(name, True, "none is known")
     worst = max(known, key=known.__getitem__)
     return Condition(name, known[worst] <= WORST_CALIBRATION_ERROR, f"{known[worst]:.3f} at most, of {worst}")
+
+
+def _alerts_come_true(challenger: Contender) -> Condition:
+    name = f"alerts come true within {WORST_ALERT_GAP} of what they say"
+    said, came_true = challenger.alerts_said, challenger.alerts_came_true
+    if said is None or came_true is None:
+        return Condition(name, True, "too few alerts to tell")
+    return Condition(name, abs(said - came_true) <= WORST_ALERT_GAP, f"they say {said:.2f}, {came_true:.2f} came true")
 
 
 def _recalls(challenger: Contender, incumbent: Contender) -> list[Condition]:
@@ -142,9 +160,11 @@ def _load(challenger: Contender, incumbent: Contender) -> Condition:
     caught, before = (int(pool(list(c.judged.values())).caught.sum()) for c in (challenger, incumbent))
     # Who catches more alerts more: else an incumbent that is all but silent could never be replaced.
     most = high * theirs * max(1.0, caught / before) if before else _machines(challenger) * WORST_ALARMED_SHARE
+    # Who is as good and alerts less is what a crew wants of the successor of a noisy incumbent.
+    least = low * theirs if caught < before else 0.0
     return Condition(
-        f"alarm load {low} to {high} times the incumbent's, and more where more is caught",
-        low * theirs <= ours <= most,
+        f"alarm load {low} to {high} times the incumbent's, more where more is caught, less where no less is",
+        least <= ours <= most,
         f"{ours:.1f} machines a day, {caught} failures caught, against {theirs:.1f} and {before}",
     )
 
@@ -152,7 +172,8 @@ def _load(challenger: Contender, incumbent: Contender) -> Condition:
 def _catches(challenger: Contender) -> Condition:
     together = pool(list(challenger.judged.values()))
     failures, caught = int(together.failures.sum()), int(together.caught.sum())
-    return Condition("catches a failure where there was one", caught > 0 or failures == 0, f"{caught} of {failures}")
+    found = f"{caught} of {failures}" if failures else "none was due: what it is worth is not known"
+    return Condition("catches a failure where there was one", caught > 0 or failures == 0, found)
 
 
 def _is_bearable(challenger: Contender) -> Condition:

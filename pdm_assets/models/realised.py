@@ -7,10 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pdm_assets.models.evaluation import POOLED, History, hours_ahead, machine_days
-from pdm_assets.models.events import DAY, HOUR, Costs, EventMetrics, Judged, Moments, Rules, judge, pool, summarize
+from pdm_assets.models.evaluation import POOLED, History, machine_days, said_and_came_true
+from pdm_assets.models.events import (
+    DAY,
+    HOUR,
+    Costs,
+    EventMetrics,
+    Ints,
+    Judged,
+    Moments,
+    Rules,
+    hours_ahead,
+    judge,
+    pool,
+    summarize,
+)
 from pdm_assets.models.metrics import Bools, Floats, average_precision, brier, brier_skill, calibration_error
-from pdm_assets.models.promotion import WORST_CALIBRATION_ERROR
+from pdm_assets.models.promotion import WORST_ALERT_GAP, WORST_CALIBRATION_ERROR
 
 ROLLING_DAYS = 30
 LESS_RECALL = 0.1  # than in the model's test window
@@ -20,7 +33,7 @@ LEAST_OBSERVATIONS = 1_000  # with fewer the calibration error is mostly chance
 
 
 class Given(NamedTuple):
-    """Scores of one component as they were given, the earliest first."""
+    """Scores of one component, the earliest first."""
 
     observations: Moments
     probability: Floats
@@ -30,6 +43,10 @@ class Given(NamedTuple):
         """Those observed in [start, end), in seconds."""
         first, last = np.searchsorted(self.observations.at, [start, end])
         chosen = np.arange(first, last)
+        return self.where(chosen)
+
+    def where(self, chosen: Bools | Ints) -> "Given":
+        """Those that are chosen, in the same order."""
         return Given(self.observations.where(chosen), self.probability[chosen], self.is_alert[chosen])
 
 
@@ -47,6 +64,8 @@ class Realised:
     brier: float | None
     brier_skill: float | None
     calibration_error: float | None
+    alerts_said: float | None
+    alerts_came_true: float | None
     worse: str | None = None
 
 
@@ -104,6 +123,8 @@ def realise(
         fails = np.concatenate([parts[c][1] for c in components])
         any_alert = np.any([parts[c][0].is_alert for c in components], axis=0)
         first = parts[components[0]][0]
+        said, came_true = said_and_came_true([(parts[c][0].probability, parts[c][1], parts[c][0].is_alert) for c in components])
+        rate = np.concatenate([np.full(len(parts[c][1]), parts[c][1].mean() if len(parts[c][1]) else 0.0) for c in components])
         return Realised(
             component=name,
             window_days=window_days,
@@ -113,15 +134,22 @@ def realise(
             alarmed_machines_per_day=machine_days(first.observations, any_alert) / window_days,
             average_precision=average_precision(probability, fails),
             brier=brier(probability, fails),
-            brier_skill=brier_skill(probability, fails),
+            brier_skill=brier_skill(probability, fails, rate),
             calibration_error=calibration_error(probability, fails),
+            alerts_said=said,
+            alerts_came_true=came_true,
         )
 
     return [*(realised(c, [c]) for c in given), realised(POOLED, list(given))]
 
 
-def compared(found: Realised, expected: EventMetrics) -> Realised:
-    """With what is worse than in the test window of the model in force; a daily window is too short to tell."""
+def compared(found: Realised, expected: EventMetrics) -> str | None:
+    """What is worse than in the test window of the model in force, if anything; a daily window is too short to tell.
+
+    Args:
+        found: what the scores of that very model were worth.
+        expected: of its test window.
+    """
     said: list[str | None] = []
     if found.window_days == ROLLING_DAYS:
         events, error = found.events, found.calibration_error
@@ -130,7 +158,11 @@ def compared(found: Realised, expected: EventMetrics) -> Realised:
         said.append(_fallen("alarm precision", events.true_episodes, episodes, expected.alarm_precision, LESS_PRECISION))
         if found.observations >= LEAST_OBSERVATIONS and error is not None and error > WORST_CALIBRATION_ERROR:
             said.append(f"calibration error {error:.3f}")
-    return replace(found, worse="; ".join(text for text in said if text) or None)
+        if found.alerts_said is not None and found.alerts_came_true is not None:
+            gap = abs(found.alerts_said - found.alerts_came_true)
+            words = f"alerts said {found.alerts_said:.2f}, {found.alerts_came_true:.2f} came true"
+            said.append(words if gap > WORST_ALERT_GAP else None)
+    return "; ".join(text for text in said if text) or None
 
 
 def _fallen(name: str, hits: int, of: int, before: float | None, allowed: float) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pdm_assets.models import markdown
 from pdm_assets.models.backtest import Fold, MeanAndWorst, shared_cutoffs, summarize
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
@@ -22,8 +23,7 @@ class Tabular:
     @property
     def markdown(self) -> str:
         """The table as Markdown."""
-        lines = [self.head, ("---",) * len(self.head), *self.rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        return markdown.table(self.head, self.rows)
 
 
 def baselines(card: ModelCard) -> Tabular:
@@ -60,10 +60,32 @@ def components(card: ModelCard) -> Tabular:
                 _text(said.brier, "{:.5f}"),
                 _text(said.brier_skill, "{:.3f}"),
                 _text(said.calibration_error, "{:.4f}"),
+                _text(said.calibration_slope, "{:.2f}"),
+                "" if said.alerts_said is None else f"{said.alerts_said:.0%} / {said.observation_precision or 0:.0%}",
             )
         )
-    head = ("", *CREW_HEAD, "threshold", "PR-AUC", "lift", "Brier", "Brier skill", "calibration error")
-    return Tabular(head, tuple(rows))
+    head = ("", *CREW_HEAD, "threshold", "PR-AUC", "lift", "Brier", "Brier skill", "calibration error", "slope")
+    return Tabular((*head, "alerts said / came true"), tuple(rows))
+
+
+def intervals(card: ModelCard) -> Tabular:
+    """How sure that is: 90 % intervals by drawing the fleet's machines again and again, by component and pooled."""
+    shown = {
+        "event_recall": ("failures caught", "{:.1%}"),
+        "alarm_precision": ("alarm precision", "{:.1%}"),
+        "false_alarms_per_machine_month": ("false alarms a machine-month", "{:.3f}"),
+        "lead_median_hours": ("median lead", "{:.0f} h"),
+        "cost": ("cost", "{:,.0f}"),
+    }
+    rows = [
+        (name, *(_from_to(report.intervals.get(metric), form) for metric, (_, form) in shown.items()))
+        for name, report in card.events.items()
+    ]
+    return Tabular(("90 % sure", *(title for title, _ in shown.values())), tuple(rows))
+
+
+def _from_to(interval: tuple[float, float] | None, form: str) -> str:
+    return "" if interval is None else f"{form.format(interval[0])} to {form.format(interval[1])}"
 
 
 def observations(card: ModelCard) -> Tabular:
@@ -84,10 +106,12 @@ def leads(card: ModelCard) -> Tabular:
             name,
             *(_text(report.recall_by_lead[band], "{:.1%}") for band in bands),
             _text(report.observed.lead_24h_share, "{:.1%}"),
+            _text(report.observed.lead_p10_hours, "{:.0f} h"),
         )
         for name, report in card.events.items()
     ]
-    return Tabular(("", *(f"{band} before" for band in bands), "caught 24 h ahead or more"), tuple(rows))
+    head = ("", *(f"{band} before" for band in bands), "caught 24 h ahead or more", "a tenth are caught less than")
+    return Tabular(head, tuple(rows))
 
 
 def backtest(folds: Sequence[Fold]) -> Tabular:

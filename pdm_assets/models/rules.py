@@ -74,7 +74,8 @@ def never_acting(judged: Judged, costs: Costs) -> Floats:
 def by_the_calendar(judged: Judged, ages: Sequence[float], costs: Costs) -> tuple[int, float]:
     """The cheapest interval of replacing a component whatever its state, in days, and what it would have cost.
 
-    Each machine has machine_days / interval replacements; a failure is prevented where the component had reached the interval.
+    Each machine has machine_days / interval replacements, charged for the share of the window in which failures are judged; a
+    failure is prevented where the component had reached the interval.
     The interval is chosen with hindsight, in favour of the calendar.
 
     Args:
@@ -84,7 +85,8 @@ def by_the_calendar(judged: Judged, ages: Sequence[float], costs: Costs) -> tupl
     """
     found = {
         days: float(
-            judged.machine_days.sum() / days * costs.planned_repair + sum(a < days for a in ages) * costs.missed_failure
+            judged.judged_share * judged.machine_days.sum() / days * costs.planned_repair
+            + sum(a < days for a in ages) * costs.missed_failure
         )
         for days in CALENDAR_DAYS
     }

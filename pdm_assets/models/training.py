@@ -48,10 +48,6 @@ class TrainingError(ValueError):
     """The windows can't make a model; the text says which window lacks what."""
 
 
-class TooFewFailures(TrainingError):
-    """No component fails in the training window."""
-
-
 class TrainedModel(NamedTuple):
     """A fitted pipeline with its card.
 
@@ -116,8 +112,7 @@ def train(
         parameters: parameters of the classifier that differ from its defaults.
 
     Raises:
-        TooFewFailures: if no component fails in the training window.
-        TrainingError: if there is no observation with a known outcome in the training window.
+        TrainingError: if there is no observation with a known outcome in the training window, or no component fails in it.
     """
     windows = model_windows(cutoff, settings)
     # Filtered before the join: Delta then skips the files of other days.
@@ -153,16 +148,14 @@ def train(
     scores, signs = _scores(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
     calibration = {c: fit_platt(scores["calibration"][c].probability, scores["calibration"][c].fails) for c in learnt}
     outcomes = {name: _calibrated(by_component, calibration) for name, by_component in scores.items()}
-    rules = Rules(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
-    costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
+    rules, costs = Rules.of(settings), Costs.of(settings)
     history = _history(failures, maintenance, cutoff)
     curves = {
         name: curves_of(by_component, history, windows.named()[name], rules, costs) for name, by_component in outcomes.items()
     }
     thresholds, notes = _thresholds(outcomes["calibration"], constants, curves["calibration"], costs)
     learnt_from = _learnt_from(rows)
-    # medians, for failing machines are few
-    usual = {name: float(np.nanmedian(values)) for name, (values, _) in learnt_from.items() if not np.isnan(values).all()}
+    usual = {name: _median(*its) for name, its in learnt_from.items() if not np.isnan(its[0]).all()}
     healthy = _healthy(usual)
     references = {name: reference_of(values, weights) for name, (values, weights) in learnt_from.items()}
     references |= {c: reference_of(outcome.probability) for c, outcome in outcomes["test"].items()}
@@ -220,8 +213,7 @@ def examine(
     table = training_table(within(observations, [windows.test]), within(labels, [windows.test]), settings.horizon_hours)
     scores, signs = _scores(table, pipeline, card.constant_probabilities, windows)
     outcomes = _calibrated(scores["test"], card.calibration)
-    rules = Rules(settings.horizon_hours, settings.least_lead_hours, settings.cadence_hours)
-    costs = Costs(settings.cost_missed_failure, settings.cost_false_visit, settings.cost_planned_repair)
+    rules, costs = Rules.of(settings), Costs.of(settings)
     events = report(
         outcomes,
         card.thresholds,
@@ -261,9 +253,10 @@ def weigh(challenger: TrainedModel, incumbent: "tuple[PipelineModel, ModelCard] 
     if incumbent is None:
         return decide(ours, None, rules, bench.costs)
     pipeline, card = incumbent
-    tuned_until = card.windows["calibration"].window.end
+    # the outcomes of its last day were known a horizon later
+    tuned_until = card.windows["calibration"].window.end + dt.timedelta(days=-(-card.horizon_hours // 24))
     if tuned_until > window.start:
-        found = f"{card.version} was tuned on days before {tuned_until}, the test window begins on {window.start}"
+        found = f"{card.version} was tuned on what was known before {tuned_until}, the test window begins on {window.start}"
         return Verdict(False, (Condition("later rows than the incumbent's", False, found),))
     scores, _ = _scores(bench.rows, pipeline, card.constant_probabilities, bench.windows)
     theirs = _calibrated(scores["test"], card.calibration)
@@ -298,7 +291,7 @@ def _check(train_counts: WindowCounts, horizon_hours: int) -> None:
     if train_counts.rows == 0:
         raise TrainingError(f"no observation in {where} has a known outcome {horizon_hours} h ahead")
     if not any(train_counts.positives.values()):
-        raise TooFewFailures(
+        raise TrainingError(
             f"none of {', '.join(COMPONENTS)} fails within {horizon_hours} h of any of the "
             f"{train_counts.rows} observations in {where}: there is nothing to learn"
         )
@@ -376,6 +369,12 @@ def _learnt_from(rows: DataFrame) -> dict[str, tuple[metrics.Floats, metrics.Flo
     return {name: (found[name].to_numpy().astype(float), weights) for name in NUMERIC_FEATURES}
 
 
+def _median(values: metrics.Floats, weights: metrics.Floats) -> float:
+    """Of the rows that the thinned ones stand for: failing machines are few, but may be many of the rows that were kept."""
+    known = ~np.isnan(values)
+    return float(np.quantile(values[known], 0.5, weights=weights[known], method="inverted_cdf"))
+
+
 def _healthy(usual: Mapping[str, float]) -> dict[str, Healthy]:
     return {
         channel: Healthy(usual[mean_of(channel)], usual[deviation_of(channel)] / SHIFT_HOURS**0.5)
@@ -410,15 +409,16 @@ def _thresholds(
     costs: Costs,
 ) -> tuple[dict[str, float], list[str]]:
     thresholds, notes = {}, []
-    for component, (_, fails, _) in outcomes.items():
+    for component in outcomes:
         if component in constants:
             notes.append(f"{component} never fails in the training window: it is not foretold")
             thresholds[component] = NEVER
             continue
-        if not fails.any():
+        if curves[component] is None:
             fair = fair_threshold(costs)
             notes.append(
-                f"{component} never fails in the calibration window: its threshold {fair:.3g} follows from the costs alone"
+                f"no failure of {component} was due in the calibration window: "
+                f"its threshold {fair:.3g} follows from the costs alone"
             )
         thresholds[component] = cheapest_threshold(curves[component], costs)
     return thresholds, notes
@@ -434,6 +434,7 @@ def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) 
         np.concatenate([outcome.probability for outcome in outcomes.values()]),
         np.concatenate([outcome.fails for outcome in outcomes.values()]),
         np.concatenate(list(alerts.values())),
+        np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in outcomes.values()]),
     )
     return {
         **{c: metrics.evaluate(outcome.probability, outcome.fails, alerts[c]) for c, outcome in outcomes.items()},

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment
 
+from pdm_assets.models import markdown
 from pdm_assets.models.worklist import Line
 
 CHART_DAYS = 14
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: full width
 WIDTH, HEIGHT = 180, 40
 
 History = Sequence[tuple[dt.datetime, float]]  # times and probabilities of one machine's component, the earliest first
@@ -75,13 +77,14 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
 
 def table(lines: Sequence[Line], limit: int) -> str:
     """The first lines as Markdown, for the UI."""
-    head = "| | machine | component | why | probability | saves |"
+    if not lines:
+        return "nothing to see to"
     rows = [
-        f"| {n} | {its.machine_id} | {its.component} | {its.reasons} | {its.probability:.0%} | {its.expected_saving:,.0f} |"
+        (n, its.machine_id, its.component, its.reasons, f"{its.probability:.0%}", f"{its.expected_saving:,.0f}")
         for n, its in enumerate(lines[:limit], start=1)
     ]
-    more = [f"\n{len(lines) - limit} more lines are on the page"] if len(lines) > limit else []
-    return "\n".join([head, "| --- " * 6 + "|", *rows, *more]) if rows else "nothing to see to"
+    more = f"\n\n{len(lines) - limit} more lines are on the page" if len(lines) > limit else ""
+    return markdown.table(("", "machine", "component", "why", "probability", "saves"), rows) + more
 
 
 def as_csv(lines: Sequence[Line]) -> str:
@@ -94,7 +97,10 @@ def as_csv(lines: Sequence[Line]) -> str:
 
 
 def _cell(value: object) -> object:
-    return value.isoformat(timespec="minutes") if isinstance(value, dt.datetime) else value
+    """A number stays one. Text that a spreadsheet would take for a formula gets the apostrophe that makes it text there."""
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="minutes")
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA) else value
 
 
 def _y(probability: float) -> float:

@@ -7,12 +7,17 @@ from typing import Any
 import dagster as dg
 from pyspark.sql import DataFrame
 
+from pdm_assets.models import markdown
 from pdm_assets.partitions import FROM_THE_FIRST_DAY
 from pdm_assets.resources.lake import Commit, Lake
+from pdm_assets.resources.quarantine import Group, most_first, printable, reasons_by_day, together
+from pdm_assets.schemas.raw import QUARANTINE_TABLES
 from pdm_assets.schemas.table import Table
 from pdm_assets.schemas.tables import TABLES
 
 PREVIEW_ROWS = 5
+LONGEST_CELL = 80
+REASONS_SHOWN = 10
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
@@ -35,7 +40,13 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         note = {"run_id": context.run_id, "asset": table.key, "days": f"{start}/{end}"}
         commit = self.lake.replace_days(table, obj, start, end, note)
         context.add_output_metadata(describe(self.lake, table, commit))
-        counted = self.lake.count_true(table, start, end) if table.counted and commit.rows else {}
+        counted: dict[dt.date, dict[str, Any]] = {}
+        if commit.rows and table.counted:
+            counted |= self.lake.count_true(table, start, end)
+        if commit.rows and table in QUARANTINE_TABLES:
+            days = reasons_by_day(self.lake, table, start, end)
+            context.add_output_metadata({"reasons_in_run": _reasons(together(days))})
+            counted |= {day: {"reasons": _reasons(groups)} for day, groups in days.items()}
         mark_days(
             context,
             {day: {"dagster/partition_row_count": rows, **counted.get(day, {})} for day, rows in commit.rows_by_day.items()},
@@ -92,21 +103,28 @@ def describe(lake: Lake, table: Table, commit: Commit) -> dict[str, Any]:
         "empty_days": empty,
     }
     if last is not None:
-        metadata["preview"] = dg.MetadataValue.md(_markdown(lake.preview(table, last, PREVIEW_ROWS)))
+        rows = lake.preview(table, last, PREVIEW_ROWS)
+        preview = markdown.table(table.column_names, [[_cell(row[name]) for name in table.column_names] for row in rows])
+        metadata["preview"] = dg.MetadataValue.md(preview)
     else:
         metadata["note"] = "no rows for these days: the partition is empty"
     return metadata
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    names = list(rows[0])
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(_cell(row[name]) for name in names) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
+def _reasons(groups: Mapping[str, Group]) -> dg.TableMetadataValue:
+    """What keeps rows in quarantine, the commonest first, each with the first of its rows."""
+    records = []
+    for group in most_first(groups.values())[:REASONS_SHOWN]:
+        file, line, _, text = group.first
+        first = printable(f"{file}, line {line}: {text}")
+        records.append(
+            dg.TableRecord({"reason": printable(group.rule), "rows": group.rows, "files": len(group.files), "first": first})
+        )
+    if more := len(groups) - len(records):
+        rows = sum(group.rows for group in most_first(groups.values())[REASONS_SHOWN:])
+        records.append(dg.TableRecord({"reason": f"{more} reasons more", "rows": rows, "files": 0, "first": ""}))
+    return dg.MetadataValue.table(records)
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:80]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:LONGEST_CELL]

@@ -58,7 +58,7 @@ class EngineInfo:
     """A running engine, as its supervisor wrote it down."""
 
     port: int
-    token: str
+    token: str = dataclasses.field(repr=False)  # what is logged or raised shows no token
     supervisor_pid: int
     jvm_pid: int
     memory_mb: int
@@ -98,6 +98,8 @@ def delta_conf(cores: int, folder: Path) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(2 * cores),
         # 50 by default, which costs 10 s a commit on two cores
         "spark.databricks.delta.snapshotPartitions": "1",
+        # Tasks in which VACUUM lists a table: 10,000 by default, minutes each time
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
         # HotSpot leaves longer methods to its interpreter: the features of a year take 8 s less of 35 in smaller ones
         "spark.sql.codegen.hugeMethodLimit": "8000",
         "spark.ui.enabled": "false",
@@ -158,7 +160,7 @@ class Engine:
         Raises:
             EngineError: if it can't be started, or another writer holds the lake.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folder)
         with _locked(self.folder / "lease.lock", fcntl.LOCK_SH):
             with _locked(self.folder / "start.lock", fcntl.LOCK_EX):
                 info = self.info()
@@ -275,6 +277,12 @@ class Engine:
         return "\n".join([f"Last lines of {self.log}:", *lines[-LOG_TAIL_LINES:]])
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder that is its owner's alone, also where it is there already."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
 @contextlib.contextmanager
 def the_only_writer(folder: Path, who: str) -> Iterator[IO[str]]:
     """Hold the lake of a data root as its one writing JVM.
@@ -282,7 +290,7 @@ def the_only_writer(folder: Path, who: str) -> Iterator[IO[str]]:
     Raises:
         EngineError: if another process holds it; the text says which.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     with (folder / "writer.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -440,7 +448,7 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
     log = folder / "engine.log"
     if log.exists():
         log.replace(folder / "engine.previous.log")
-    with open(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:
+    with private_file(log) as out:
         return subprocess.Popen(
             [*command, "spark-internal"],
             stdin=subprocess.DEVNULL,
@@ -461,10 +469,17 @@ def end_with_parent(by: int = signal.SIGTERM) -> None:
         LIBC.prctl(set_parent_death_signal, int(by))
 
 
+def private_file(path: Path, mode: str = "wb") -> IO[bytes]:
+    """Open a file for writing that only its owner can read, whatever the umask and whoever made it before."""
+    out = open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115 - the caller's
+    os.fchmod(out.fileno(), 0o600)
+    return out
+
+
 def _write_private(path: Path, text: str) -> None:
     partial = path.with_suffix(".part")
-    with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text)
+    with private_file(partial) as out:
+        out.write(text.encode())
     partial.replace(path)
 
 
@@ -474,7 +489,7 @@ def _detach(log: Path) -> None:
         print(pid, flush=True)
         os._exit(0)
     os.setsid()
-    with log.open("wb") as out:
+    with private_file(log) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
 

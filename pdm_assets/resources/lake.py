@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,21 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.schemas.features import COMPONENT_RISK
+from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.schemas.table import DATE, Table
+from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 
 CREATED_AT_ONCE = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_PROTOCOL_CHANGED")
 CREATED_BY_ANOTHER = 20.0  # seconds to wait for a table that another writer is creating
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
+
+# How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
+FORMAT = 2
+FORMAT_PROPERTY = "pdm.format"
+KEEP_FILES, KEEP_LOG = "delta.deletedFileRetentionDuration", "delta.logRetentionDuration"
+LEAST_LOG_DAYS = 365  # Delta cuts the log by itself: not before upkeep, should it have stood still, could ask for more
 
 
 class LakeError(RuntimeError):
@@ -59,6 +68,7 @@ class Lake(dg.ConfigurableResource):
     root: str
     catalog: str | None = None
     schema_name: str | None = None
+    keep_days: int = 30
 
     @classmethod
     def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
@@ -68,6 +78,7 @@ class Lake(dg.ConfigurableResource):
             root=str(settings.lake_root.absolute()),
             catalog=settings.catalog,
             schema_name=settings.schema,
+            keep_days=settings.keep_days,
         )
 
     def location(self, table: Table) -> str:
@@ -76,9 +87,10 @@ class Lake(dg.ConfigurableResource):
             return f"{self.catalog}.{self.schema_name}.{table.group}_{table.name}"
         return f"{self.root}/{table.key}"
 
-    def _sql_name(self, table: Table) -> str:
-        location = self.location(table)
-        parts = location.split(".") if self.catalog else ["delta", location]
+    def sql_name(self, table: Table) -> str:
+        """The table's name, quoted for SQL."""
+        named = [self.catalog, self.schema_name, f"{table.group}_{table.name}"]
+        parts = [str(part) for part in named] if self.catalog else ["delta", self.location(table)]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
 
     def read(
@@ -97,7 +109,7 @@ class Lake(dg.ConfigurableResource):
             self._is_there()
             raise LakeError(f"{table.key} has never been written: materialize it first")
         reader = self.spark.spark_session.read
-        frame = (reader if version is None else reader.option("versionAsOf", version)).table(self._sql_name(table))
+        frame = (reader if version is None else reader.option("versionAsOf", version)).table(self.sql_name(table))
         if start is not None:
             frame = frame.where(F.col(DATE) >= F.lit(start))
         if end is not None:
@@ -142,7 +154,7 @@ class Lake(dg.ConfigurableResource):
 
     def _save(self, table: Table, writer: Any) -> None:
         if self.catalog:
-            writer.saveAsTable(self._sql_name(table))
+            writer.saveAsTable(self.sql_name(table))
             return
         try:
             writer.save(self.location(table))
@@ -164,23 +176,26 @@ class Lake(dg.ConfigurableResource):
         """Create the table with its final columns and constraints, once: later changes would break concurrent writers.
 
         Raises:
-            LakeError: if its folder is no Delta table and holds other files.
+            LakeError: if its folder is no Delta table and holds other files, or another release stored it in another way.
         """
         if self.exists(table):
+            self._check_format(table)
             self._note_created()
             return
         self._is_there()
         columns = ", ".join(
-            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'}"
-            f" COMMENT {_quoted(f.metadata['comment'])}"
+            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {quoted(f.metadata['comment'])}"
             for f in table.struct.fields
         )
         by_day = f" PARTITIONED BY ({DATE})" if table.daily else ""
-        properties = ", ".join(
-            f"{_quoted(f'delta.constraints.{name}')}={_quoted(rule)}" for name, rule in table.constraints.items()
-        )
-        statement = f"CREATE TABLE IF NOT EXISTS {self._sql_name(table)} ({columns}) USING DELTA{by_day}" + (
-            f" TBLPROPERTIES ({properties})" if properties else ""
+        properties = {
+            **{f"delta.constraints.{name}": rule for name, rule in table.constraints.items()},
+            **keeping(self.keep_days),
+            FORMAT_PROPERTY: str(FORMAT),
+        }
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS {self.sql_name(table)} ({columns}) USING DELTA{by_day} "
+            f"TBLPROPERTIES ({_listed(properties)})"
         )
         # Of several who create it at once Delta lets one win. The others are refused or, where IF NOT EXISTS finds the
         # winner's folder, told nothing: they look again until the winner's commit is there.
@@ -201,6 +216,44 @@ class Lake(dg.ConfigurableResource):
                 self._clear_abandoned_creation(table)
                 cleared = True
             time.sleep(0.2)
+
+    def format_of(self, table: Table) -> int:
+        """How a table is stored."""
+        return int(self.properties(table).get(FORMAT_PROPERTY, 1))
+
+    def properties(self, table: Table) -> dict[str, str]:
+        """The table's properties, Delta's own and the platform's."""
+        if self.catalog:
+            rows = self.spark.spark_session.sql(f"SHOW TBLPROPERTIES {self.sql_name(table)}").collect()
+            return {row["key"]: row["value"] for row in rows}
+        return dict(self.delta(table).metadata().configuration)
+
+    def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
+        """Change properties: a commit that a writer at the same time would fail on, so for upkeep and upgrades only."""
+        self.alter(table, f"SET TBLPROPERTIES ({_listed(properties)})")
+
+    def alter(self, table: Table, change: str) -> None:
+        """Change how a table is stored: `change` is SQL, made of declared names and `quoted` texts."""
+        self.spark.spark_session.sql(f"ALTER TABLE {self.sql_name(table)} {change}")
+
+    def _check_format(self, table: Table) -> None:
+        stored = self.format_of(table)
+        if stored < FORMAT:
+            raise LakeError(
+                f"{table.key} was written by an earlier release (format {stored}, this release writes {FORMAT}): with no run "
+                "under way, make a backup (`pdm-assets backup FILE`), then run `pdm-assets lake upgrade`"
+            )
+        if stored > FORMAT:
+            raise LakeError(
+                f"{table.key} was written by a later release (format {stored}, this release knows {FORMAT}): install that "
+                "release or a later one, or restore a backup from before its `pdm-assets lake upgrade`"
+            )
+
+    def tables(self) -> list[Table]:
+        """The tables that were created: those declared, and the results that score_range wrote."""
+        results = [] if self.catalog else sorted(path.name for path in Path(self.root, "results").glob("*"))
+        known = [*TABLES.values(), *(replace(COMPONENT_RISK, key=f"results/{name}") for name in results)]
+        return [table for table in known if self.exists(table)]
 
     def _clear_abandoned_creation(self, table: Table) -> None:
         """Remove the folder that a creation left which was killed before its commit, and nothing else."""
@@ -241,7 +294,7 @@ class Lake(dg.ConfigurableResource):
     def exists(self, table: Table) -> bool:
         """Whether the table was created."""
         if self.catalog:
-            return self.spark.spark_session.catalog.tableExists(self._sql_name(table))
+            return self.spark.spark_session.catalog.tableExists(self.sql_name(table))
         return DeltaTable.is_deltatable(self.location(table))
 
     def delta(self, table: Table) -> DeltaTable:
@@ -259,7 +312,7 @@ class Lake(dg.ConfigurableResource):
     def version(self, table: Table) -> int:
         """Newest Delta version of the table."""
         if self.catalog:
-            history = self.spark.spark_session.sql(f"DESCRIBE HISTORY {self._sql_name(table)} LIMIT 1")
+            history = self.spark.spark_session.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1")
             return int(history.collect()[0]["version"])
         return self.delta(table).version()
 
@@ -288,7 +341,7 @@ class Lake(dg.ConfigurableResource):
             return {}
         files = self.delta(table).get_add_actions(flatten=True)
         times = zip(files.column("partition.date").to_pylist(), files.column("modification_time").to_pylist(), strict=True)
-        return {day: at for day, at in sorted(times) if start <= day < end}
+        return {day: dt.datetime.fromtimestamp(at / 1000, dt.UTC) for day, at in sorted(times) if start <= day < end}
 
     def first_and_last_day(self, table: Table) -> tuple[dt.date, dt.date] | None:
         """Earliest and latest day that have rows, or None where none has."""
@@ -332,6 +385,20 @@ class Lake(dg.ConfigurableResource):
         return self.delta(table).to_pyarrow_dataset(file_pruning_predicate=partitions or None)
 
 
+def known_until(lake: Lake, now: dt.datetime) -> dt.datetime:
+    """Up to which instant what happened in the plant is known: to the end of the last day that telemetry has landed of.
+
+    That no failure was told of says nothing of a day that is not over, or that nobody has heard of.
+    """
+    heard = lake.first_and_last_day(TELEMETRY)
+    return min(now, dt.datetime.combine(heard[1] + dt.timedelta(days=1), dt.time(), dt.UTC)) if heard else now
+
+
+def keeping(days: int) -> dict[str, str]:
+    """Properties that keep what a table needs to be read as it was so many days ago: removed files, and the log."""
+    return {KEEP_FILES: f"interval {days} days", KEEP_LOG: f"interval {max(days, LEAST_LOG_DAYS)} days"}
+
+
 def write_partitions(start: dt.date, end: dt.date) -> int:
     """Shuffle partitions by day of a range's write; a plan that split by day into as many before is not split again."""
     return min((end - start).days, FILES_IN_FLIGHT)
@@ -341,6 +408,11 @@ def _days(start: dt.date, end: dt.date) -> list[dt.date]:
     return [start + dt.timedelta(days=n) for n in range((end - start).days)]
 
 
-def _quoted(text: str) -> str:
+def _listed(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"{quoted(name)}={quoted(value)}" for name, value in properties.items())
+
+
+def quoted(text: str) -> str:
+    """A text as a literal of SQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -54,12 +54,25 @@ def shown(path: Path) -> str:
     return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file that was put there by others, for reading: no link is followed, no pipe waited for.
+
+    Whoever may land files may also swap one for a link between a look at it and its opening.
+    """
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+
+
 class _Unpacked(gzip.GzipFile):
     """A gzip file that stops where its content is out of all proportion to its size."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "rb")
-        self.packed_bytes, self.shown_name = path.stat().st_size, shown(path)
+        self.packed = open_file(path)
+        super().__init__(fileobj=self.packed, mode="rb")
+        self.packed_bytes, self.shown_name = os.fstat(self.packed.fileno()).st_size, shown(path)
+
+    def close(self) -> None:
+        super().close()
+        self.packed.close()
 
     def read(self, size: int | None = -1) -> bytes:
         content = super().read(size)
@@ -76,7 +89,7 @@ def open_csv(path: Path) -> BinaryIO:
 
     Reading raises LandingError where a file unpacks to more than BOMB_RATIO times its size.
     """
-    return _Unpacked(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+    return _Unpacked(path) if path.name.lower().endswith(".gz") else open_file(path)  # type: ignore[return-value]
 
 
 def read_header(stream: BinaryIO) -> list[str]:
@@ -119,7 +132,8 @@ def columns_of(path: Path, table: Table) -> tuple[str, ...]:
         if format_of(path.name) == ".parquet":
             import pyarrow.parquet as pq
 
-            return match_columns(path, pq.read_schema(path).names, table)
+            with open_file(path) as stream:
+                return match_columns(path, pq.read_schema(stream).names, table)
         with open_csv(path) as stream:
             return match_columns(path, read_header(stream), table)
     except LandingError:

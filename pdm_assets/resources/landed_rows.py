@@ -8,10 +8,9 @@ supported: either physical line is a row with a problem.
 
 import datetime as dt
 import os
-import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,10 +27,11 @@ from pdm_assets.resources.landed_columns import (
     format_of,
     match_columns,
     open_csv,
+    open_file,
     read_header,
     shown,
 )
-from pdm_assets.resources.landed_values import MISSING, NAIVE, PARSERS, UTC, RowReader, parse_time
+from pdm_assets.resources.landed_values import MISSING, NAIVE, PARSERS, UTC, RowReader, csv_line, parse_time
 from pdm_assets.schemas.table import Table
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -151,9 +151,9 @@ def _csv_rows(path: Path, table: Table) -> Iterator[pa.Table]:
 
 
 def _parquet_rows(path: Path, table: Table) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with open_file(path) as stream, pq.ParquetFile(stream) as file:
         columns = match_columns(path, file.schema_arrow.names, table)
-        rows, size = file.metadata.num_rows, path.stat().st_size
+        rows, size = file.metadata.num_rows, os.fstat(stream.fileno()).st_size
         if rows > BOMB_ROWS_A_BYTE * size:
             raise LandingError(
                 f"{shown(path)}: claims {rows:,} rows in {size:,} bytes, which no readings fit in. Nothing was "
@@ -173,7 +173,7 @@ def _parquet_rows(path: Path, table: Table) -> Iterator[pa.Table]:
             else:
                 yield rows.filter(pa.array(good))
                 yield reader.read_rows(
-                    (number + int(n), _csv_line(fields), fields)
+                    (number + int(n), csv_line(fields), fields)
                     for n in np.flatnonzero(~good)
                     for fields in [[_text(column[int(n)].as_py()) for column in batch.columns]]
                 )
@@ -211,10 +211,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value.isoformat(sep=" ") if isinstance(value, dt.datetime) else str(value)
-
-
-def _csv_line(fields: Sequence[str]) -> str:
-    return ",".join(f'"{f.replace(chr(34), chr(34) * 2)}"' if re.search('[,"\r\n]', f) else f for f in fields)
 
 
 def read_landed(path: Path, table: Table) -> Iterator[pa.Table]:

@@ -179,3 +179,8 @@ def split(text: str) -> list[str]:
         return next(csv.reader([text]), [])
     except csv.Error:  # a field longer than the reader's limit
         return [text]
+
+
+def csv_line(fields: Sequence[str]) -> str:
+    """One CSV line of the fields."""
+    return ",".join(f'"{f.replace(chr(34), chr(34) * 2)}"' if re.search('[,"\r\n]', f) else f for f in fields)

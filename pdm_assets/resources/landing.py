@@ -21,16 +21,19 @@ from pdm_assets.resources.landed_columns import (
     LandingError,
     columns_of,
     format_of,
+    open_file,
     shown,
     table_of,
 )
 from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, locked
 from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
+from pdm_assets.schemas.table import Table
 
 __all__ = ["LandingError", "LandingZone", "StagedFile", "land"]
 
 SETTLED_SECONDS = 1.0
+COPY_BYTES = 1 << 20
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
 TABLES = {table.key: table for table in RAW_TABLES}
 
@@ -64,28 +67,48 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     with locked(landing_root), contextlib.ExitStack() as leftovers:
         copies = []
         for path, table in tables.items():
-            folder = landing_root / table.name
+            folder = folder_of(table, landing_root)
             folder.mkdir(exist_ok=True)
             copy = folder / f".{path.name}.landing"
+            copy.unlink(missing_ok=True)  # left by a process that died, or a link that somebody put there
             leftovers.callback(copy.unlink, missing_ok=True)
-            copies.append((path.name, Path(shutil.copyfile(path, copy))))
+            with open_file(path) as source_file, copy.open("xb") as target:
+                shutil.copyfileobj(source_file, target, COPY_BYTES)
+            copies.append((path.name, copy))
         for name, copy in copies:
-            final = _free_name(copy, name)
+            final = free_name(copy, name)
             if final is not None:
-                os.utime(copy)
-                os.replace(copy, final)
+                appear(copy, final)
                 landed.append(final)
     return landed
 
 
-def _free_name(copy: Path, name: str) -> Path | None:
+def folder_of(table: Table, landing_root: Path) -> Path:
+    """Where the files of a table land.
+
+    Raises:
+        LandingError: if it is a link. The root may be one: it is the platform's, its folders may be given to those who land.
+    """
+    folder = landing_root / table.name
+    if folder.is_symlink():
+        raise LandingError(f"{folder} is a link: nothing is read or written through it. Make it a folder, or mount one there")
+    return folder
+
+
+def appear(copy: Path, final: Path) -> None:
+    """Land a copy that lies hidden in the folder: whole and at once, with the present time."""
+    os.utime(copy)
+    os.replace(copy, final)
+
+
+def free_name(copy: Path, name: str) -> Path | None:
     """Where a copy can go without replacing another file; None if the latest of its name has the same bytes."""
     suffix = name[-len(format_of(name) or "") :]
     number, latest, final = 1, None, copy.with_name(name)
     while final.exists():
         number += 1
         latest, final = final, copy.with_name(f"{name.removesuffix(suffix)}-{number}{suffix}")
-    is_there = latest is not None and latest.is_file() and filecmp.cmp(copy, latest, shallow=False)
+    is_there = latest is not None and latest.is_file() and not latest.is_symlink() and filecmp.cmp(copy, latest, shallow=False)
     return None if is_there else final
 
 
@@ -99,6 +122,7 @@ class LandingZone:
 
     def __init__(self, landing_root: Path, staging_root: Path, first_day: dt.date) -> None:
         self.landing_root = landing_root
+        self.staging_root = staging_root
         self.first_day = first_day
         self._staging = {key: Staging(staging_root / table.name, table) for key, table in TABLES.items()}
 
@@ -108,7 +132,7 @@ class LandingZone:
         A file is settled when it did not change within the last second. One that grows again later counts as
         a new file then. Hidden and temporary names, links, folders and other formats are passed over.
         """
-        folder = self.landing_root / TABLES[table_key].name
+        folder = folder_of(TABLES[table_key], self.landing_root)
         if not folder.is_dir():
             return []
         settled = []
@@ -131,7 +155,7 @@ class LandingZone:
 
         Hidden names and those of unfinished files are left out.
         """
-        folder = self.landing_root / TABLES[table_key].name
+        folder = folder_of(TABLES[table_key], self.landing_root)
         if not folder.is_dir():
             return {}
         found = {}
@@ -154,9 +178,12 @@ class LandingZone:
         """What is in the settled files, refused ones too, in the order they landed. New ones are staged."""
         return self._staging[table_key].of(self.files(table_key))
 
-    def look(self, table_key: str) -> LandedTable:
-        """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile."""
-        return LandedTable(TABLES[table_key], tuple(self.staged(table_key)), self.first_day)
+    def look(self, table_key: str, *more: StagedFile) -> LandedTable:
+        """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile.
+
+        With more files: as if these had landed last.
+        """
+        return LandedTable(TABLES[table_key], (*self.staged(table_key), *more), self.first_day)
 
     def landed_rows(self, table_key: str, start: dt.date, end: dt.date) -> dict[dt.date, int]:
         """See `LandedTable.rows`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from pdm_assets.resources.landing import LandingZone
+from pdm_assets.resources.landing import LandingError, LandingZone
 from pdm_assets.schemas.raw import RAW_TABLES
 from pdm_assets.settings import Settings
 
@@ -66,6 +66,12 @@ def _zone(root: str, staging: str, first_day: str) -> LandingZone:
     return LandingZone(Path(root), Path(staging), dt.date.fromisoformat(first_day))
 
 
+def _stage_all(zone: LandingZone) -> None:
+    for table in RAW_TABLES:
+        with contextlib.suppress(LandingError):  # the tick that waits for this one asks too, and says it
+            zone.staged(table.key)
+
+
 _workers: dict[LandingZone, threading.Thread] = {}
 _workers_lock = threading.Lock()
 
@@ -75,7 +81,7 @@ def _stager(zone: LandingZone) -> threading.Thread:
     with _workers_lock:
         worker = _workers.get(zone)
         if worker is None or not worker.is_alive():
-            worker = threading.Thread(target=lambda: [zone.staged(table.key) for table in RAW_TABLES], daemon=True)
+            worker = threading.Thread(target=_stage_all, args=(zone,), daemon=True)
             _workers[zone] = worker
             worker.start()
         return worker

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdm_assets.models import markdown
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.reports import baselines
@@ -173,7 +174,7 @@ class _Server:
             metrics=[Metric(key, value, at, 0) for key, value in metrics_of(card).items()],
             params=[Param(key, value) for key, value in params_of(card).items()],
         )
-        about = "\n\n".join([baselines(card).markdown, *card.notes])
+        about = "\n\n".join([baselines(card).markdown, *map(markdown.text, card.notes)])
         self.client.set_tag(run_id, "mlflow.note.content", about[:LONGEST_TAG])
         self.client.log_artifacts(run_id, str(folder), FOLDER)
         self.client.set_terminated(run_id, end_time=at)

@@ -156,6 +156,8 @@ class ModelStore(dg.ConfigurableIOManager):
 
     def folder(self, version: str) -> Path:
         """Where a version is, or would be."""
+        if not VERSION_NAME.fullmatch(version.removeprefix(".")):
+            raise ModelFolderError(f"{version!r} is no name for a version")
         return Path(self.root) / version
 
     def _put(self, partial: Path, version: str) -> None:
@@ -165,14 +167,14 @@ class ModelStore(dg.ConfigurableIOManager):
         shutil.rmtree(self.folder(version), ignore_errors=True)
         partial.replace(self.folder(version))
 
-    def _register(self, card: ModelCard, note: Mapping[str, str]) -> None:
+    def _register(self, card: ModelCard, note: Mapping[str, str], origin: Mapping[str, str] | None = None) -> None:
         row = (
             card.version,
             card.model_type,
             card.horizon_hours,
             _midnight(card.cutoff),
             dt.datetime.now(dt.UTC),
-            json.dumps(json.loads(card.to_json())),
+            json.dumps({**json.loads(card.to_json()), **(origin or {})}),
         )
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
         self.lake.append(REGISTRY, frame, {**note, "model_version": card.version})
@@ -191,7 +193,9 @@ class ModelStore(dg.ConfigurableIOManager):
             self._put(partial, card.version)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        self._register(card, {"taken_from": archive.name})
+        # In the row too: the versions that such a card names are those of another lake's tables.
+        origin = {"taken_from": archive.name}
+        self._register(card, origin, origin)
         return card
 
     def _fitting_card(self, folder: Path) -> ModelCard:
@@ -329,13 +333,19 @@ class ModelStore(dg.ConfigurableIOManager):
         return fitting[promoted[-1]] if promoted else None
 
     def predecessor(self, day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision]) -> Registered | None:
-        """What a rollback from the model in force on a day returns to: the one first promoted last before it was."""
-        now = self.in_force(day, models, decisions)
+        """What a rollback from the model in force on a day returns to: that which it took over from.
+
+        A model that is promoted again undoes what came after its first promotion: a rollback does not return to a model that
+        another one left.
+        """
         fitting = {model.version: model for model in self.fitting(day, models)}
-        promoted = [d.version for d in decisions if d.is_promoted and d.in_force_from <= day and d.version in fitting]
-        order = list(dict.fromkeys(promoted))
-        before = order[: order.index(now.version)] if now else []
-        return fitting[before[-1]] if before else None
+        stack: list[str] = []
+        for decision in decisions:
+            if decision.is_promoted and decision.in_force_from <= day and decision.version in fitting:
+                if decision.version in stack:
+                    del stack[stack.index(decision.version) :]
+                stack.append(decision.version)
+        return fitting[stack[-2]] if len(stack) > 1 else None
 
 
 def _midnight(day: dt.date) -> dt.datetime:

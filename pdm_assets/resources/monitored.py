@@ -1,7 +1,8 @@
-"""What monitoring reads from the lake, without Spark: scores as they were given, failures, features by day."""
+"""What monitoring reads from the lake, without Spark: scores, failures, features by day."""
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pdm_assets.models.evaluation import History
 from pdm_assets.models.events import Costs, Moments, Rules
 from pdm_assets.models.realised import ROLLING_DAYS, Given, Realised, compared, realise
 from pdm_assets.partitions import SETTINGS
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, known_until
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.open_alarms import moments_by_component, seconds
 from pdm_assets.schemas.features import (
@@ -49,32 +50,42 @@ def cards_by_day(lake: Lake, store: ModelStore, start: dt.date, end: dt.date) ->
 
 
 def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[tuple[dt.date, list[Realised]]]:
-    """The realised performance of each day with a model in force, of the day and of the 30 days up to it."""
+    """The realised performance of each day with a model in force that is known to its end, of it and of the 30 days up to it.
+
+    Scores are those that the table holds: a day that was scored anew counts as it is now, and when it was scored is not asked.
+    All of them are judged, by whichever model; what is said to be worse is only what the model in force itself has scored.
+    """
+    until = known_until(lake, dt.datetime.now(dt.UTC))
+    cards = {day: card for day, card in cards.items() if seconds(day + DAY) <= until.timestamp()}
     if not cards:
         return
     end = max(cards) + DAY
     start = min(cards) - dt.timedelta(days=ROLLING_DAYS + SETTINGS.horizon_days)
-    rules = Rules(SETTINGS.horizon_hours, SETTINGS.least_lead_hours, SETTINGS.cadence_hours)
-    costs = Costs(SETTINGS.cost_missed_failure, SETTINGS.cost_false_visit, SETTINGS.cost_planned_repair)
-    given = _given(lake, start, end)
+    rules, costs = Rules.of(SETTINGS), Costs.of(SETTINGS)
+    given, version = _given(lake, start, end)
     history = _history(lake, end)
+
+    def judged(its: Mapping[str, Given], day: dt.date, days: int) -> list[Realised]:
+        return realise(its, history, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
+
     for day, card in cards.items():
-        found = [
-            one
-            for days in (1, ROLLING_DAYS)
-            for one in realise(given, history, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
-        ]
-        if any(one.observations for one in found):
-            yield day, [compared(one, card.events[one.component].observed) for one in found]
+        found = judged(given, day, 1), judged(given, day, ROLLING_DAYS)
+        if not any(one.observations for each in found for one in each):
+            continue
+        own = {c: its.where(version[c] == card.version) for c, its in given.items()}
+        worse = {one.component: compared(one, card.events[one.component].observed) for one in judged(own, day, ROLLING_DAYS)}
+        yield day, [*found[0], *(replace(one, worse=worse[one.component]) for one in found[1])]
 
 
-def _given(lake: Lake, start: dt.date, end: dt.date) -> dict[str, Given]:
-    columns = ["machine_id", "observed_at", "component", "probability", "is_alert"]
+def _given(lake: Lake, start: dt.date, end: dt.date) -> tuple[dict[str, Given], dict[str, np.ndarray]]:
+    """By component its scores, and the version that gave each of them."""
+    columns = ["machine_id", "observed_at", "component", "probability", "is_alert", "model_version"]
     rows = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=columns).sort_by([("observed_at", "ascending")])
-    component = rows["component"].to_numpy(zero_copy_only=False)
+    component, version = (rows[name].to_numpy(zero_copy_only=False) for name in ("component", "model_version"))
     moments = moments_by_component(rows, "observed_at")
     probability, is_alert = rows["probability"].to_numpy(), rows["is_alert"].to_numpy(zero_copy_only=False).astype(bool)
-    return {c: Given(moments[c], probability[component == c], is_alert[component == c]) for c in COMPONENTS}
+    given = {c: Given(moments[c], probability[component == c], is_alert[component == c]) for c in COMPONENTS}
+    return given, {c: version[component == c] for c in COMPONENTS}
 
 
 def _history(lake: Lake, end: dt.date) -> dict[str, History]:

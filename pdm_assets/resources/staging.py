@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdm_assets.resources.landed_columns import LandingError, columns_of, date_in_name, shown
+from pdm_assets.resources.landed_columns import LandingError, columns_of, date_in_name, open_file, shown
 from pdm_assets.schemas.table import Table
 
 STAGING_VERSION = 1  # a change of what is staged, or how, stages every file again
@@ -123,7 +123,8 @@ class StagedFile:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes and threads; a process that dies lets go."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
+    # A link there must not make another file of this user's empty.
+    with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -228,7 +229,7 @@ class Staging:
 def _trouble(path: Path) -> str | None:
     """Why a file can't be opened at present, if it can't."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.read(1)
     except FileNotFoundError:
         return None  # the caller sees that it is gone

@@ -228,6 +228,8 @@ REALISED_PERFORMANCE = Table(
         column("brier", T.DoubleType(), "mean (p - y)^2", nullable=True),
         column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
         column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+        column("alerts_said", T.DoubleType(), "mean probability of the alerts; null if too few to tell", nullable=True),
+        column("alerts_came_true", T.DoubleType(), "share of the alerts that failed within the horizon", nullable=True),
         column("worse", T.StringType(), "what fell short of the model's test window; null if nothing did", nullable=True),
         column("is_worse", T.BooleanType(), "whether anything did"),
         column("model_version", T.StringType(), "version in force for the day, which the window is compared with"),

@@ -40,7 +40,9 @@ class Replayer:
             return []
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / ".machines.csv.part"
-        shutil.copyfile(self.source / "machines.csv", partial)
+        partial.unlink(missing_ok=True)
+        with (self.source / "machines.csv").open("rb") as source, partial.open("xb") as target:  # never through a link
+            shutil.copyfileobj(source, target)
         os.replace(partial, final)
         return [final]
 
@@ -70,11 +72,11 @@ class Replayer:
                 folder / f"{folder.name}-{label}.csv",
                 folder / f".{folder.name}-{label}.csv.part",
             )
-            csv.write_csv(
-                rows.slice(first, last - first),
-                str(partial),
-                csv.WriteOptions(quoting_style="none", quoting_header="none"),
-            )
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as target:
+                csv.write_csv(
+                    rows.slice(first, last - first), target, csv.WriteOptions(quoting_style="none", quoting_header="none")
+                )
             if final.exists() and final.read_bytes() == partial.read_bytes():
                 partial.unlink()  # landed before: a new time would make it news
                 continue

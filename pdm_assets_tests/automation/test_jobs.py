@@ -64,3 +64,10 @@ def test_where_all_of_a_type_foretell_another_horizon_the_horizon_is_what_is_nam
     said = refused.value.description
     assert "no random_forest foretells 48 h ahead (PDM_HORIZON_HOURS), those registered foretell 24 h, 72 h" in said
     assert "cutoff" not in said
+
+
+def test_a_version_of_another_horizon_is_refused_by_name_and_the_way_out_is_said():
+    with pytest.raises(dg.Failure) as refused:
+        version_for("2015-02-28", "short", SHORT, OLD, NEW)
+    said = refused.value.description
+    assert said.startswith("short foretells 24 h ahead, PDM_HORIZON_HOURS=48: name a version of this horizon")

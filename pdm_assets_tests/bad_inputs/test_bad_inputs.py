@@ -70,7 +70,8 @@ def test_a_file_becomes_what_it_must(plant, run, found, case):
         assert case.quarantined[row["line"]] in row["reason"]
         assert row["text"]
     taken = check(run, f"raw/{case.table}", TAKEN)
-    named = [said for said in taken.description.split("; ") if said.startswith(f"{shown(path)}: ")] if taken.description else []
+    said = (taken.description or "").split("; ")
+    named = [each for each in said if each.lstrip("`").startswith(f"{shown(path)}: ")]
     assert len(named) == (case.named is not None)
     if case.named:
         assert case.named in named[0]

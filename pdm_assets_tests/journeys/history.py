@@ -18,7 +18,7 @@ SETTINGS = {
     "PDM_TRAIN_DAYS": "12",
     "PDM_CALIBRATION_DAYS": "4",
     "PDM_TEST_DAYS": "3",
-    "PDM_MODEL_TYPE": "logistic_regression",
+    "PDM_MODEL_TYPE": "decision_tree",
     "PDM_SPARK_MEMORY_MB": "2048",
 }
 

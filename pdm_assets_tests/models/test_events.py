@@ -13,6 +13,7 @@ from pdm_assets.models.events import (
     cost_by_machine,
     delivered_at,
     episodes,
+    hours_ahead,
     judge,
     pool,
     resampled,
@@ -69,12 +70,23 @@ def test_alerts_a_day_apart_are_one_episode_and_further_apart_are_two():
 
 
 def test_an_episode_ends_with_the_repair_of_its_component():
-    # warned of at 54, failed and repaired at 66, still alerting at 66 and 78: a new episode, and for nothing
+    # warned of at 54, failed and repaired at 66, still alerting at that instant and at 78: a new episode, and for nothing
     found = judged([(1, 54), (1, 66), (1, 78)], [(1, 66)])
     assert counts(found) == (1, 1, 1, 1)
     alerts, number = episodes(moments((1, 78), (1, 54), (1, 66)), moments((1, 66)))
     assert (alerts.at // HOUR).tolist() == [54, 66, 78]
-    assert number.tolist() == [0, 1, 1]
+    assert number.tolist() == [0, 0, 1]
+
+
+def test_a_warning_that_goes_on_to_the_instant_of_the_repair_is_no_visit_for_nothing():
+    # a drift that is seen from 66 on, failure and repair at 102: the mean of 102 is still that of the drift
+    assert counts(judged([(1, 66), (1, 78), (1, 90), (1, 102)], [(1, 102)])) == (1, 1, 1, 0)
+
+
+def test_hours_ahead_are_those_to_the_next_failure_of_the_same_machine():
+    observed, failed = moments((1, 6), (2, 6), (1, 30), (3, 6), (1, 31)), moments((1, 30), (2, 5), (2, 300), (1, 54))
+    assert hours_ahead(observed, failed).tolist() == [24.0, 294.0, 24.0, np.inf, 23.0]
+    assert hours_ahead(observed, moments()).tolist() == [np.inf] * 5
 
 
 def test_two_failures_need_a_warning_each():
@@ -118,7 +130,8 @@ def test_counts_are_of_each_machine_and_add_up():
     assert found.caught.tolist() == [1, 0, 0]
     assert found.false_episodes.tolist() == [0, 1, 0]
     assert found.machine_days.tolist() == [10.0] * 3
-    assert cost_by_machine(found, COSTS).tolist() == [20.0, 5.0, 100.0]
+    # failures are judged in 8 of the 10 days: as much of the false visit is charged
+    assert cost_by_machine(found, COSTS).tolist() == [20.0, 4.0, 100.0]
     both = pool([found, judged([], [(2, 100)], machines=(1, 2, 3))])
     assert both.failures.tolist() == [1, 1, 1]
     assert both.machine_days.tolist() == [10.0] * 3
@@ -149,6 +162,14 @@ def test_intervals_hold_the_value_and_narrow_with_more_machines():
     assert large[1] - large[0] == pytest.approx(2 * 1.645 * (0.25 / 1_000) ** 0.5, rel=0.1)
 
 
+def test_the_interval_of_the_median_lead_is_that_of_the_machines_drawn():
+    # one machine is warned 48 h ahead, two 12 h: the median is 48 in draws that hold the first twice or more, 7 of 27
+    machines = (1, 2, 3)
+    found = judged([(1, 54), (2, 90), (3, 90)], [(m, 102) for m in machines], machines=machines)
+    assert resampled(found, COSTS)["lead_median_hours"] == (12.0, 48.0)
+    assert "lead_median_hours" not in resampled(judged([], [(1, 102)]), COSTS)
+
+
 def slowly(grid, alerts, failures, start, end, rules):
     """(failures, caught, true, false, leads), read off the definitions one by one."""
     horizon, least, landing = rules.horizon_hours, rules.least_lead_hours, rules.landing_hours
@@ -159,7 +180,7 @@ def slowly(grid, alerts, failures, start, end, rules):
     runs = []
     for m, h in sorted(alerts):
         last = runs[-1][-1] if runs else None
-        same = last and last[0] == m and h - last[1] <= 24 and not any(f == m and last[1] < t <= h for f, t in failures)
+        same = last and last[0] == m and h - last[1] <= 24 and not any(f == m and last[1] <= t < h for f, t in failures)
         runs[-1].append((m, h)) if same else runs.append([(m, h)])
     true = sum(any(f == m and given_at(h) + least <= t <= h + horizon for m, h in run for f, t in failures) for run in runs)
     due = [(m, t) for m, t in failures if start + horizon <= t < end and m in {m for m, _ in grid}]

@@ -1,3 +1,5 @@
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,9 @@ from pdm_assets.models.metrics import (
     average_precision,
     brier_skill,
     calibration_error,
+    calibration_line,
     evaluate,
+    logit,
     precision_recall,
     roc_auc,
 )
@@ -80,6 +84,9 @@ def test_evaluation_by_hand():
         brier_skill=pytest.approx(1 - (0.74 / 4) / 0.25),
         # a bin each: 0.1 of one that is healthy, 0.4 of one that fails, 0.6 of one that is healthy, 0.9 of one that fails
         calibration_error=pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4),
+        calibration_slope=ANY,  # see below
+        calibration_intercept=ANY,
+        alerts_said=0.75,
         lift=pytest.approx(5 / 6 / 0.5),
         observation_precision=0.5,
         observation_recall=0.5,
@@ -104,6 +111,33 @@ def test_probabilities_that_come_true_have_no_calibration_error():
     fails[100:] = np.tile([True, False], 50)
     assert calibration_error(probability, fails) == pytest.approx(0.0, abs=1e-12)
     assert calibration_error(probability / 2, fails) == pytest.approx((0.05 + 0.25) / 2)
+
+
+def test_equal_probabilities_have_no_calibration_error_whatever_the_order_of_rows():
+    # one in fifty fails, and all say so; of 1,000 rows the last hundred would be a bin with all failures
+    fails = np.arange(1_000) >= 980
+    assert calibration_error(np.full(1_000, 0.02), fails) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_probabilities_that_are_too_sure_have_a_slope_below_one():
+    # as in the test above, many times over so that Platt's targets are all but 0 and 1: both rates come true
+    probability, fails = np.repeat([0.1, 0.5], 10_000), np.tile([True] + [False] * 9, 2_000)
+    fails[10_000:] = np.tile([True, False], 5_000)
+    assert calibration_line(probability, fails) == pytest.approx((1.0, 0.0), abs=0.005)
+    too_sure = 1 / (1 + np.exp(-2 * logit(probability)))
+    assert calibration_line(too_sure, fails) == pytest.approx((0.5, 0.0), abs=0.005)
+    too_high = 1 / (1 + np.exp(-(logit(probability) + 1)))
+    assert calibration_line(too_high, fails) == pytest.approx((1.0, -1.0), abs=0.005)
+    assert calibration_line(np.full(20_000, 0.3), fails) is None
+    assert calibration_line(probability, np.zeros(20_000, bool)) is None
+
+
+def test_several_components_pooled_are_compared_with_the_rate_of_each():
+    # one fails in half of its observations, one in a tenth: to say so is no skill, though one rate for both would be worse
+    fails = np.array([True, False] * 5 + [True] + [False] * 9)
+    rate = np.repeat([0.5, 0.1], 10)
+    assert brier_skill(rate, fails, rate) == pytest.approx(0.0)
+    assert brier_skill(rate, fails) == pytest.approx(1 - (10 * 0.25 + 10 * 0.09) / (20 * 0.3 * 0.7))
 
 
 def test_the_failure_rate_itself_has_no_skill():

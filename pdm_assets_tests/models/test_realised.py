@@ -111,11 +111,15 @@ def test_without_scores_there_is_nothing_to_judge():
         ({}, 0.051, 30, "calibration error 0.051"),
         ({"failures": 20, "caught": 0}, 0.2, 1, None),  # a day
         ({}, None, 30, None),
+        ({"alerts_said": 0.75, "alerts_came_true": 0.56}, 0.01, 30, None),
+        ({"alerts_said": 0.75, "alerts_came_true": 0.05}, 0.01, 30, "alerts said 0.75, 0.05 came true"),
     ],
 )
 def test_what_fell_short_of_the_test_window_is_said_unless_chance_explains_it(changed, calibration_error, days, worse):
     one = realised(given(), [])
     test_window = dataclasses.replace(one.events, event_recall=0.98, alarm_precision=0.96)
-    now = dataclasses.replace(one.events, **changed)
+    of_alerts = {name: changed.get(name) for name in ("alerts_said", "alerts_came_true")}
+    now = dataclasses.replace(one.events, **{name: value for name, value in changed.items() if name not in of_alerts})
     one = dataclasses.replace(one, events=now, calibration_error=calibration_error, window_days=days, observations=1_000)
-    assert compared(one, test_window).worse == worse
+    one = dataclasses.replace(one, **of_alerts)
+    assert compared(one, test_window) == worse

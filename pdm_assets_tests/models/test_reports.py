@@ -12,7 +12,7 @@ from pdm_assets.models.evaluation import Outcomes
 from pdm_assets.models.events import Moments
 from pdm_assets.models.model_page import CAPTIONS, headline, load, page
 from pdm_assets.models.promotion import Condition, Verdict
-from pdm_assets.models.reports import Tabular, backtest, baselines, components, leads, observations
+from pdm_assets.models.reports import Tabular, backtest, baselines, components, intervals, leads, observations
 from pdm_assets_tests.builders import day
 from pdm_assets_tests.models.test_card import CARD
 
@@ -30,7 +30,7 @@ FOLDS = folds_of(CARD, 12.5)
 
 
 def test_a_table_is_markdown_and_a_bar_in_a_cell_does_not_break_it():
-    assert Tabular(("a", "b"), (("1", "x|y"),)).markdown == "| a | b |\n| --- | --- |\n| 1 | x/y |"
+    assert Tabular(("a", "b"), (("1", "x|y"),)).markdown == "| a | b |\n| --- | --- |\n| 1 | x\u00a6y |"
 
 
 def test_the_model_stands_beside_its_baselines():
@@ -41,9 +41,10 @@ def test_the_model_stands_beside_its_baselines():
 
 def test_each_component_has_a_line_and_what_is_not_known_is_left_blank():
     (pooled,) = components(CARD).rows
-    assert pooled == (*("pooled", *baselines(CARD).rows[0][1:]), "", "0.500", "", "0.10000", "-0.500", "0.0100")
+    assert pooled == (*("pooled", *baselines(CARD).rows[0][1:]), "", "0.500", "", "0.10000", "-0.500", "0.0100", "0.90", "")
     assert observations(CARD).rows[0] == ("comp1", "0", "0", "1", "3", "", "0.000", "0.000")
-    assert leads(CARD).rows == (("pooled", "", "75.0%", "50.0%"),)
+    assert leads(CARD).rows == (("pooled", "", "75.0%", "50.0%", "12 h"),)
+    assert intervals(CARD).rows == (("pooled", "50.0% to 100.0%", "", "", "", ""),)
 
 
 def test_the_backtest_says_the_mean_and_in_brackets_the_worst():
@@ -53,7 +54,7 @@ def test_the_backtest_says_the_mean_and_in_brackets_the_worst():
     assert ours[1:3] == ("12,500 (14,500)", "83.3% (66.7%)")
 
 
-@pytest.mark.parametrize("tables", [baselines, components, observations, leads])
+@pytest.mark.parametrize("tables", [baselines, components, observations, leads, intervals])
 def test_every_row_is_as_long_as_the_head(tables):
     table = tables(CARD)
     assert {len(row) for row in table.rows} == {len(table.head)}

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,6 @@ def test_the_calendar_has_the_interval_that_costs_least():
     # in 600 machine-days: every 30 days 20 repairs and no failure, every 90 days 6.7 repairs and two failures
     assert by_the_calendar(judged(600.0), [40.0, 40.0, 100.0], COSTS) == (90, 600 / 90 * 20 + 200)
     assert by_the_calendar(judged(60.0), [40.0, 40.0, 100.0], COSTS) == (30, 60 / 30 * 20)
+    # where failures are judged in half of the window, half of the repairs is charged
+    partly = dataclasses.replace(judged(600.0), judged_share=0.5)
+    assert by_the_calendar(partly, [40.0, 40.0, 100.0], COSTS) == (30, 0.5 * 600 / 30 * 20)

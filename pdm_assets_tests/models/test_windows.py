@@ -12,8 +12,8 @@ LENGTHS = st.builds(
     Settings,
     least_lead_hours=st.just(0),
     train_days=st.integers(1, 400),
-    calibration_days=st.integers(1, 60),
-    test_days=st.integers(1, 60),
+    calibration_days=st.integers(18, 60),
+    test_days=st.integers(18, 60),
     horizon_hours=st.integers(1, 400),
 )
 

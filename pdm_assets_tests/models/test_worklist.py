@@ -1,6 +1,8 @@
 """The worklist's episodes and figures, worked by hand."""
 
+import csv
 import datetime as dt
+import io
 
 import numpy as np
 import pytest
@@ -156,3 +158,12 @@ def test_the_csv_has_a_line_each_with_its_rank():
     assert second.startswith("2,6-comp1,6,")
     assert '"vibration 24 h mean 50.3, normal 40.0 ± 1.0; error5 at 06:00 today"' in first
     assert dt.datetime.fromisoformat(first.split(",")[4]) == utc("2026-03-01 06:00")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "\uff1d"])
+def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(start):
+    text = as_csv([line(-5, -12.5, episode_id=f"{start}5-comp1", reasons=f"{start}HYPERLINK(0)")])
+    (its,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert its["episode_id"] == f"'{start}5-comp1"
+    assert its["reasons"] == f"'{start}HYPERLINK(0)"
+    assert (int(its["machine_id"]), float(its["expected_saving"])) == (-5, -12.5)

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 import stat
 import threading
 import time
 
+import grpc
 import psutil
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql.connect.proto import AnalyzePlanRequest, SparkConnectServiceStub
 
 from pdm_assets.resources import engine as module
 from pdm_assets.resources.engine import Engine, EngineError, Sizing, the_only_writer
@@ -23,9 +26,41 @@ def wait_until(condition, seconds):
         time.sleep(0.1)
 
 
+def listening(pid):
+    """(address, port) of every listening socket of a process and what it started."""
+    process = psutil.Process(pid)
+    connections = [c for its in (process, *process.children(recursive=True)) for c in its.net_connections("all")]
+    # a UDP socket has no state, and one without a peer takes from all
+    return {
+        (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
+        for c in connections
+        if c.family != socket.AF_UNIX and (c.status == psutil.CONN_LISTEN or (c.type == socket.SOCK_DGRAM and not c.raddr))
+    }
+
+
+def refusal(port, token):
+    """Why a client with this token, or none, gets no answer; None if it gets one."""
+    with grpc.insecure_channel(f"localhost:{port}") as channel:
+        request = AnalyzePlanRequest(session_id="00000000-0000-0000-0000-000000000000")
+        request.spark_version.SetInParent()
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        try:
+            SparkConnectServiceStub(channel).AnalyzePlan(request, timeout=60, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code()
+    return None
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    engine = Engine(tmp_path_factory.mktemp("plant"), SIZING)
+    plant = tmp_path_factory.mktemp("plant") / 'o\'hara "2" `id` $HOME; #1'  # as a shell would not like it
+    # as a careless umask and an earlier release may have left it
+    (plant / "engine").mkdir(parents=True)
+    for name in ("", "engine.part", "supervisor.log"):
+        path = plant / "engine" / name
+        path.exists() or path.touch()
+        path.chmod(0o777)
+    engine = Engine(plant, SIZING)
     yield engine
     engine.stop()
 
@@ -48,14 +83,20 @@ def test_two_who_come_at_once_share_one_engine(engine):
 
 def test_it_is_for_this_user_and_this_machine_only(engine):
     with engine.lease() as info:
-        assert stat.S_IMODE((engine.folder / "engine.json").stat().st_mode) == 0o600
         assert stat.S_IMODE(engine.folder.stat().st_mode) == 0o700
-        listening = [c.laddr.ip for c in psutil.Process(info.jvm_pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-        assert listening
-        assert all(ip.removeprefix("::ffff:") == "127.0.0.1" for ip in listening)
-        other = SparkSession.builder.remote(f"sc://localhost:{info.port}/;token=wrong")
-        with pytest.raises(Exception, match=r"(?i)auth"):
-            other.create().range(1).count()
+        for name in ("engine.json", "engine.log", "supervisor.log"):
+            assert stat.S_IMODE((engine.folder / name).stat().st_mode) == 0o600
+        session = SparkSession.builder.remote(info.address).create()
+        assert session.range(1000).repartition(3).count() == 1000  # what a job opens is open now
+        session.stop()
+        addresses = listening(info.supervisor_pid)
+        assert ("127.0.0.1", info.port) in addresses
+        assert all(ip == "127.0.0.1" for ip, _ in addresses)
+        assert refusal(info.port, None) == refusal(info.port, "wrong") == grpc.StatusCode.UNAUTHENTICATED
+        assert refusal(info.port, info.token) is None
+        for process in psutil.process_iter(["cmdline"]):
+            assert info.token not in " ".join(process.info["cmdline"] or [])
+        assert not any(info.token in log.read_text() for log in engine.folder.glob("*.log"))
 
 
 def test_nobody_else_writes_the_lake_meanwhile(engine):

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pdm_assets.resources.landed_columns import columns_of
+from pdm_assets.resources.landed_rows import read_landed
 from pdm_assets.resources.landing import LandingError, LandingZone, land
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.schemas.raw import MACHINES
+from pdm_assets.schemas.raw import TELEMETRY as TELEMETRY_TABLE
+from pdm_assets.simulator.replay import Replayer
+from pdm_assets.simulator.writer import simulate
 from pdm_assets_tests.builders import day, utc
 
 FIRST_DAY = day("2015-01-01")
@@ -356,3 +361,62 @@ def test_the_newest_change_is_found_though_a_file_is_dated_ahead(tmp_path):
     (folder / "ahead.csv").write_text("")
     os.utime(folder / "ahead.csv", (time.time() + 3600,) * 2)
     assert landing.seconds_since_last_change() < 10
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A file of this user's that is none of the landing zone's."""
+    outside = tmp_path / "outside.csv"
+    outside.write_text(telemetry("2015-01-01 06:00"))
+    yield outside
+    assert outside.read_text() == telemetry("2015-01-01 06:00")
+    assert sorted(tmp_path.glob("elsewhere/*")) == []
+
+
+def test_no_table_is_read_or_written_through_a_link(zone, source, outside, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zone.landing_root.mkdir()
+    (zone.landing_root / "telemetry").symlink_to(elsewhere)
+    for look in (zone.files, zone.passed_over, zone.days_touched):
+        with pytest.raises(LandingError, match="landing/telemetry is a link: nothing is read or written through it"):
+            look("raw/telemetry")
+    with pytest.raises(LandingError, match="is a link"):
+        land(source, zone.landing_root)
+    assert zone.files("raw/errors") == []
+    landing = Landing(root=str(zone.landing_root), staging=str(tmp_path / "staging"), first_day="2015-01-01")
+    assert landing.stage_in_background() is None  # the tick's next question raises it, this thread must not die of it
+
+
+@pytest.mark.parametrize("planted", ["telemetry/.PdM_telemetry.csv.landing", "telemetry/PdM_telemetry.csv", ".lock"])
+def test_landing_does_not_write_through_a_link_that_waits_for_it(source, outside, tmp_path, planted):
+    (tmp_path / "landing" / "telemetry").mkdir(parents=True)
+    (tmp_path / "landing" / planted).symlink_to(outside)
+    if planted == ".lock":
+        with pytest.raises(OSError, match="symbolic links"):
+            land(source, tmp_path / "landing")
+    else:
+        assert all(path.is_file() and not path.is_symlink() for path in land(source, tmp_path / "landing"))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_a_file_that_becomes_a_link_between_the_look_and_the_reading_is_not_followed(zone, outside, name):
+    path = put(zone, f"telemetry/{name}", "datetime")
+    landed = zone.files("raw/telemetry")
+    path.unlink()
+    path.symlink_to(outside)
+    (staged,) = zone._staging["raw/telemetry"].of(landed)
+    assert "can't be opened: Too many levels of symbolic links" in staged.refusal
+    with pytest.raises(OSError, match="symbolic links"):
+        columns_of(path, TELEMETRY_TABLE)
+    with pytest.raises(OSError, match="symbolic links"):
+        list(read_landed(path, TELEMETRY_TABLE))
+
+
+def test_the_replay_writes_no_file_through_a_link(tmp_path, outside):
+    simulate(tmp_path / "files", machines=1, days=2, end=utc("2015-01-03 00:00"), seed=1, progress=lambda _: None)
+    replayer = Replayer(tmp_path / "files", tmp_path / "landing")
+    for partial in ("machines/.machines.csv.part", "telemetry/.telemetry-2015-01-01.csv.part"):
+        (tmp_path / "landing" / partial).parent.mkdir(parents=True)
+        (tmp_path / "landing" / partial).symlink_to(outside)
+    assert not any(path.is_symlink() for path in [*replayer.land_machines(), *replayer.land_day(day("2015-01-01"))])

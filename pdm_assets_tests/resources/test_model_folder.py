@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import zipfile
 
@@ -11,6 +12,8 @@ import pytest
 from pdm_assets.resources.model_folder import SUMS, ModelFolderError, check, pack, seal, unpack
 
 METADATA = "pipeline/stages/0_Tree/metadata/part-00000.txt"
+BESIDE = "pipeline/stages/0_Tree/metadata/a.json"
+TREE = "org.apache.spark.ml.classification.DecisionTreeClassificationModel"
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def folder(tmp_path):
     folder = tmp_path / "tree-2026-01-01"
     for name, text in {
         "card.json": "{}",
-        METADATA: json.dumps({"class": "org.apache.spark.ml.classification.DecisionTreeClassificationModel"}),
+        METADATA: json.dumps({"class": TREE}),
         "pipeline/stages/0_Tree/metadata/.part-00000.txt.crc": "crc",
         "pipeline/stages/0_Tree/data/part-00000.parquet": "rows",
     }.items():
@@ -78,26 +81,67 @@ def _cut(folder, tmp_path):
     os.truncate(tmp_path / "model.zip", 300)
 
 
-def _escape(folder, tmp_path):
+def _add(folder, tmp_path, entry, content="evil"):
     pack(folder, tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip", "a") as archive:
-        archive.writestr("../../evil.txt", "evil")
+        archive.writestr(entry, content)
 
 
-def _add_unsealed(folder, tmp_path):
+def _link(name):
+    entry = zipfile.ZipInfo(name)
+    entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+def _spoil(folder, tmp_path, offset, byte):
+    """Change a byte of the first entry's record in the archive's directory."""
     pack(folder, tmp_path / "model.zip")
-    with zipfile.ZipFile(tmp_path / "model.zip", "a") as archive:
-        archive.writestr("evil.txt", "evil")
+    content = bytearray((tmp_path / "model.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = byte
+    (tmp_path / "model.zip").write_bytes(content)
+
+
+def _no_text(folder, tmp_path):
+    (folder / SUMS).write_bytes(b"\xff\xfe")
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.write(folder / SUMS, SUMS)
+
+
+def _metadata(name=TREE, *stages):
+    return json.dumps({"class": name, "uid": "x", "paramMap": {"stageUids": stages}})
 
 
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
         (_cut, "can't be unpacked"),
-        (_escape, "'../../evil.txt', which is outside"),
-        (_add_unsealed, "holds evil.txt"),
+        (lambda f, t: _add(f, t, "../../evil.txt"), "'../../evil.txt', which is outside"),
+        (lambda f, t: _add(f, t, "evil.txt"), "holds evil.txt"),
         (lambda f, t: _change(f, t, **{METADATA: '{"class": "os.system"}'}), "names os.system, which is not a class of Spark"),
         (lambda f, t: _change(f, t, **{METADATA: "[]"}), "does not name the class that reads it"),
+        (lambda f, t: _change(f, t, **{METADATA: "[" * 100_000}), "does not name the class that reads it"),
+        # Spark reads whatever file is there, and the first of two equal keys
+        (lambda f, t: _change(f, t, **{BESIDE: '{"class": "os.system"}'}), "names os.system"),
+        (lambda f, t: _change(f, t, **{METADATA: f'{{"class": "os.system", "class": "{TREE}"}}'}), "does not name the class"),
+        (
+            lambda f, t: _change(f, t, **{METADATA: _metadata("pyspark.ml.connect.classification.Model")}),
+            "names pyspark.ml.conn",
+        ),
+        (
+            lambda f, t: _change(f, t, **{METADATA: _metadata("org.apache.spark.ml.feature.X.os.system")}),
+            "is not a class of Spark",
+        ),
+        (
+            lambda f, t: _change(f, t, **{METADATA: _metadata(TREE, "x/../../../../tmp/evil")}),
+            "names the stage 'x/../../../../tmp",
+        ),
+        (_no_text, "SHA256SUMS is no text"),
+        (lambda f, t: _add(f, t, "/tmp/evil.txt"), "'/tmp/evil.txt', which is outside"),
+        (lambda f, t: _add(f, t, "C:\\evil.txt"), "which is outside"),
+        (lambda f, t: _add(f, t, _link("pipeline/evil.txt"), "/etc/passwd"), "'pipeline/evil.txt', which is outside"),
+        (lambda f, t: _add(f, t, "card.json/evil.txt"), "can't be unpacked"),
+        (lambda f, t: _spoil(f, t, offset=8, byte=1), "can't be unpacked.*(encrypted|password)"),
+        (lambda f, t: _spoil(f, t, offset=10, byte=99), "can't be unpacked.*compression"),
         (lambda _, t: (t / "model.zip").write_text("no zip"), "can't be unpacked"),
     ],
 )
@@ -113,5 +157,13 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is(folder, tmp
     pack(folder, tmp_path / "model.zip")
     monkeypatch.setattr("pdm_assets.resources.model_folder.LARGEST_ARCHIVE", 100)
     with pytest.raises(ModelFolderError, match="would unpack to"):
+        unpack(tmp_path / "model.zip", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_archive_of_too_many_files_is_refused_before_it_fills_the_disk(folder, tmp_path, monkeypatch):
+    pack(folder, tmp_path / "model.zip")
+    monkeypatch.setattr("pdm_assets.resources.model_folder.MOST_FILES", 3)
+    with pytest.raises(ModelFolderError, match="holds 5 files: more than any model"):
         unpack(tmp_path / "model.zip", tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -9,7 +9,7 @@ import pytest
 from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.resources import model_folder
 from pdm_assets.resources.model_folder import ModelFolderError
-from pdm_assets.resources.model_store import ModelStore, NoSuchModel
+from pdm_assets.resources.model_store import Decision, ModelStore, NoSuchModel, Registered
 from pdm_assets.schemas.features import DECISIONS
 from pdm_assets_tests.builders import utc
 from pdm_assets_tests.models.fleet import CUTOFF
@@ -103,3 +103,27 @@ def test_of_two_promotions_of_one_day_the_later_made_prevails_and_of_one_instant
     ]
     store.lake.append(DECISIONS, spark.createDataFrame(rows, DECISIONS.struct), {})
     assert [decision.version for decision in store.decisions()] == ["c", "a", "b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("promoted", "before"),
+    [
+        ("", None),
+        ("a", None),
+        ("aa", None),
+        ("abc", "b"),
+        ("abcb", "a"),  # rolled back once: the next goes on from there
+        ("abcba", None),
+        ("abac", "a"),  # b was left for a: nobody returns to it
+        ("abacd", "c"),
+        ("abcab", "a"),  # b got another chance
+    ],
+)
+def test_a_rollback_returns_to_what_the_model_in_force_took_over_from(store, promoted, before):
+    trained = utc("2015-03-01 06:00")
+    models = [Registered(version, "random_forest", 48, CUTOFF, trained) for version in "abcd"]
+    decisions = [
+        Decision(version, True, CUTOFF, trained + dt.timedelta(hours=n), "a user", "") for n, version in enumerate(promoted)
+    ]
+    found = store.predecessor(CUTOFF, models, decisions)
+    assert (found and found.version) == before

@@ -260,13 +260,15 @@ def test_what_unpacks_out_of_all_proportion_is_refused_before_it_fills_the_disk(
 
 
 def test_parquet_that_claims_more_rows_than_fit_is_refused(tmp_path):
-    rows = 1_000_000
+    rows = 3_000_000
     same = {name: pa.repeat(pa.scalar(1.0), rows) for name in ("volt", "rotate", "pressure", "vibration")}
     times = pa.repeat(pa.scalar(utc("2015-01-01 06:00"), pa.timestamp("us")), rows)
-    path = parquet(tmp_path / "bomb.parquet", datetime=times, machineID=pa.repeat(pa.scalar(1), rows), **same)
-    assert path.stat().st_size * landed_columns.BOMB_ROWS_A_BYTE < 100 * rows
-    (staged,) = Staging(tmp_path / "staging", TELEMETRY).of([LandedFile.at(path)])
-    assert staged.refusal.startswith("bomb.parquet: claims 1,000,000 rows in ")
+    table = pa.table({"datetime": times, "machineID": pa.repeat(pa.scalar(1), rows), **same})
+    # one page a column: two kilobytes, whatever the number of rows
+    one_page = {"row_group_size": rows, "write_batch_size": rows, "max_rows_per_page": rows, "data_page_size": 1 << 30}
+    pq.write_table(table, tmp_path / "bomb.parquet", **one_page)
+    (staged,) = Staging(tmp_path / "staging", TELEMETRY).of([LandedFile.at(tmp_path / "bomb.parquet")])
+    assert staged.refusal.startswith("bomb.parquet: claims 3,000,000 rows in ")
 
 
 def parquet(path: Path, **columns) -> Path:

@@ -1,0 +1,105 @@
+"""What keeps the tables small and their needed versions readable: few files, no dead ones, a retention that reaches far enough.
+
+VACUUM deletes the files that no version younger than `delta.deletedFileRetentionDuration` refers to, whichever older version
+did, and Delta refuses to read versions older than that. So the property must reach back to the oldest version that a model
+names, and with it to all that came after: the features that scores say they were made from among them.
+"""
+
+import datetime as dt
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdm_assets.resources.lake import KEEP_FILES, Lake, LakeError, keeping
+from pdm_assets.resources.versions import files_of, times
+from pdm_assets.schemas.table import DATE, Table
+
+MOST_FILES = 4  # of a day, which is written as one, or of a table without days; above it they are made one
+STEP_DAYS = 30  # the retention grows by so much: each change of it is a commit
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What upkeep did to a table. Bytes and files are of what lies in its folder, dead or not."""
+
+    table: Table
+    days_kept: int
+    oldest_version: int
+    oldest_at: dt.datetime
+    files_before: int
+    files_after: int
+    bytes_freed: int
+    compacted: int
+
+
+def tidy(lake: Lake, table: Table, named: Sequence[int], now: dt.datetime) -> Tidied:
+    """Set the retention, compact what has many files, delete dead files; each only where there is something to do.
+
+    Raises:
+        LakeError: if the tables are not below a local root: a catalog looks after its own.
+    """
+    if lake.catalog or "://" in lake.root:
+        raise LakeError(f"{table.key} is not in a local lake: use the OPTIMIZE and VACUUM of its catalog or store")
+    written = times(lake, table)
+    days = _days_to_keep(lake.keep_days, [at for version, at in written.items() if version in named], now)
+    if lake.properties(table).get(KEEP_FILES) != keeping(days)[KEEP_FILES]:
+        lake.set_properties(table, keeping(days))
+    before = _lying_there(lake, table)
+    compacted = _compact(lake, table)
+    _delete_dead_files(lake, table, now - dt.timedelta(days=days))
+    after = _lying_there(lake, table)
+    cutoff = now - dt.timedelta(days=days)
+    oldest = max((version for version, at in written.items() if at <= cutoff), default=min(written))
+    return Tidied(
+        table=table,
+        days_kept=days,
+        oldest_version=oldest,
+        oldest_at=written[oldest],
+        files_before=len(before),
+        files_after=len(after),
+        bytes_freed=sum(size for path, (size, _) in before.items() if path not in after),
+        compacted=compacted,
+    )
+
+
+def _days_to_keep(least: int, named_at: Sequence[dt.datetime], now: dt.datetime) -> int:
+    """The retention: as asked for, or back to the oldest named version, with a week and more until upkeep comes again."""
+    if not named_at:
+        return least
+    age = (now - min(named_at)).days + 1
+    return max(least, -(-(age + 8) // STEP_DAYS) * STEP_DAYS)
+
+
+def _lying_there(lake: Lake, table: Table) -> Mapping[Path, tuple[int, float]]:
+    """Size and time of every data file in the table's folder."""
+    found = {}
+    for folder, below, names in os.walk(lake.location(table)):
+        if "_delta_log" in below:
+            below.remove("_delta_log")
+        for name in names:
+            if name.endswith(".parquet"):
+                stat = (path := Path(folder) / name).stat()
+                found[path] = stat.st_size, stat.st_mtime
+    return found
+
+
+def _compact(lake: Lake, table: Table) -> int:
+    """Make the files of each crowded day one; how many days were (of a table without days, 1 for all of it)."""
+    actions = lake.delta(table).get_add_actions(flatten=True)
+    days = actions.column(f"partition.{DATE}").to_pylist() if table.daily else [None] * actions.num_rows
+    crowded = [day for day, files in Counter(days).items() if files > MOST_FILES]
+    if crowded:
+        names = ", ".join(f"DATE'{day.isoformat()}'" for day in crowded if day)
+        where = f" WHERE {DATE} IN ({names})" if table.daily else ""
+        lake.spark.spark_session.sql(f"OPTIMIZE {lake.sql_name(table)}{where}")
+    return len(crowded)
+
+
+def _delete_dead_files(lake: Lake, table: Table, cutoff: dt.datetime) -> None:
+    """VACUUM, if a file is there that may go: each time it is two commits and a listing by Spark."""
+    alive = files_of(lake.delta(table))
+    lying = _lying_there(lake, table)
+    if any(path not in alive and written < cutoff.timestamp() for path, (_, written) in lying.items()):
+        lake.spark.spark_session.sql(f"VACUUM {lake.sql_name(table)}")

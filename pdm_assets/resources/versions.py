@@ -1,0 +1,126 @@
+"""Versions of tables: which ones models name, which can still be read, and the return to one."""
+
+import datetime as dt
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from pdm_assets.resources.lake import Lake, LakeError
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.schemas.features import REGISTRY
+from pdm_assets.schemas.table import DATE, Table
+
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+
+NamedVersions = Mapping[str, Mapping[int, list[str]]]  # table key -> version -> the models that name it
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a return to an earlier version changed."""
+
+    version: int
+    before: int
+    after: int
+    days: list[dt.date]
+
+
+def named_versions(store: ModelStore, keep_model_data_days: int | None, now: dt.datetime) -> NamedVersions:
+    """The versions of tables that registered models were made from.
+
+    Left out are models of another lake, whose versions are that lake's, and those trained before what is let go.
+    """
+    named: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    if not store.lake.exists(REGISTRY):
+        return named
+    for row in store.lake.rows(REGISTRY, columns=["model_version", "trained_at", "card"]):
+        card = json.loads(row["card"])
+        is_let_go = keep_model_data_days is not None and (now - row["trained_at"]).days >= keep_model_data_days
+        if is_let_go or "taken_from" in card:
+            continue
+        for key, version in card["data_versions"].items():
+            named[key][version].append(row["model_version"])
+    return named
+
+
+def files_of(table: DeltaTable) -> dict[Path, int]:
+    """The files of a local table as it was loaded, with the size that the log says they have."""
+    root = Path(unquote(table.table_uri).removeprefix("file://"))
+    actions = table.get_add_actions(flatten=True)
+    names, sizes = actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist()
+    return {root / unquote(name): size for name, size in zip(names, sizes, strict=True)}
+
+
+def unreadable(lake: Lake, table: Table, version: int) -> str | None:
+    """Why a version can't be read any more; None if it can."""
+    try:
+        at_version = DeltaTable(lake.location(table), version=version)
+        gone = [path for path in files_of(at_version) if not path.is_file()]
+    except (DeltaError, OSError) as error:
+        return f"its log can't be read: {str(error).splitlines()[0]}"
+    return f"{len(gone)} of its files are gone, such as {gone[0].name}" if gone else None
+
+
+def times(lake: Lake, table: Table) -> dict[int, dt.datetime]:
+    """When each version that the log still knows was written, the newest first."""
+    history = lake.spark.spark_session.sql(f"DESCRIBE HISTORY {lake.sql_name(table)}")
+    rows = history.select("version", F.unix_millis("timestamp").alias("at")).collect()
+    return {row["version"]: dt.datetime.fromtimestamp(row["at"] / 1000, dt.UTC) for row in rows}
+
+
+def version_at(lake: Lake, table: Table, at: dt.datetime) -> int:
+    """The version that was the newest at a time.
+
+    Raises:
+        LakeError: if the table's log begins later.
+    """
+    known = times(lake, table)
+    older = [version for version, written in known.items() if written <= at]
+    if not older:
+        begins = min(known.values())
+        raise LakeError(f"{table.key} has no version of {at:%Y-%m-%d %H:%M:%S} UTC: its log begins {begins:%Y-%m-%d %H:%M:%S}")
+    return max(older)
+
+
+def restore(lake: Lake, table: Table, version: int, note: Mapping[str, Any]) -> Restored:
+    """Make a table what it was at a version, as a new version: nothing is lost, it can be undone.
+
+    Raises:
+        LakeError: if the version does not exist or its files are gone.
+    """
+    newest = lake.delta(table)
+    if not 0 <= version <= newest.version():
+        raise LakeError(f"{table.key} has no version {version}: the newest is {newest.version()}")
+    if why := unreadable(lake, table, version):
+        raise LakeError(
+            f"version {version} of {table.key} can't be restored: {why}. Versions older than PDM_KEEP_DAYS go with upkeep, "
+            "but those that models name stay"
+        )
+    before = _days_of_files(newest) if table.daily else {}
+    session = lake.spark.spark_session
+    session.conf.set(USER_METADATA, json.dumps(note))
+    try:
+        session.sql(f"RESTORE TABLE {lake.sql_name(table)} TO VERSION AS OF {version:d}")
+    except PySparkException as error:
+        raise LakeError(f"version {version} of {table.key} can't be restored: {str(error).splitlines()[0]}") from error
+    finally:
+        session.conf.unset(USER_METADATA)
+    restored = lake.delta(table)
+    after = _days_of_files(restored) if table.daily else {}
+    days = {day for _, day in before.items() ^ after.items()}
+    return Restored(version, newest.version(), restored.version(), sorted(days))
+
+
+def _days_of_files(table: DeltaTable) -> dict[str, dt.date]:
+    actions = table.get_add_actions(flatten=True)
+    days = actions.column(f"partition.{DATE}").to_pylist()
+    return dict(zip(actions.column("path").to_pylist(), days, strict=True))

@@ -1,0 +1,167 @@
+"""The commands that look after a data root: `lake verify|restore|upgrade`, `backup` and `restore-backup`."""
+
+import datetime as dt
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pdm_assets.cli_common import settings, user
+
+if TYPE_CHECKING:
+    from pdm_assets.resources.model_store import ModelStore
+    from pdm_assets.schemas.table import Table
+
+
+def _time(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dt.datetime | None:
+    try:
+        at = None if text is None else dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no time: write YYYY-MM-DDTHH:MM, UTC") from error
+    return at.replace(tzinfo=dt.UTC) if at and at.tzinfo is None else at
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    from pdm_assets.resources.backup import BackupError
+    from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.lake import LakeError
+
+    try:
+        yield
+    except (BackupError, EngineError, LakeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _store() -> "ModelStore":
+    from pdm_assets.resources.lake import Lake
+    from pdm_assets.resources.model_store import ModelStore
+    from pdm_assets.resources.spark import SparkEngine
+
+    of = settings()
+    return ModelStore.of(of, Lake.of(of, SparkEngine.of(of)))
+
+
+@click.group()
+def lake() -> None:
+    """The Delta tables: are they whole, back to an earlier version, on to this release's format."""
+
+
+@lake.command()
+@click.option("--table", "name", default=None, help="only this table, such as raw/telemetry")
+def verify(name: str | None) -> None:
+    """Look at every file, key, day, balance, version and model anew, without Spark; exit code 1 if something is wrong."""
+    from pdm_assets.resources.landing_zone import Landing
+    from pdm_assets.resources.verify import Verifier, tables_at
+
+    of, store, now = settings(), _store(), dt.datetime.now(dt.UTC)
+    wrong = 0
+    with _said_plainly():
+        tables = tables_at(store.lake, name)
+        verifier = Verifier(store, Landing.of(of).zone, of.cadence_hours, of.keep_model_data_days, now)
+        for finding in verifier.findings(tables):
+            wrong += finding.is_wrong
+            click.echo(f"{'WRONG' if finding.is_wrong else 'note '} {finding.where}: {finding.what}")
+            click.echo(f"      what to do: {finding.todo}")
+    click.echo(f"{len(tables)} tables looked at: {f'{wrong} things are wrong' if wrong else 'nothing is wrong'}")
+    sys.exit(1 if wrong else 0)
+
+
+@lake.command()
+@click.argument("table")
+@click.option("--version", default=None, type=click.IntRange(0), help="the Delta version to return to")
+@click.option("--at", callback=_time, default=None, help="the time to return to, YYYY-MM-DDTHH:MM, UTC")
+@click.option("--reason", default="restored by hand", show_default=True, help="kept with the commit")
+def restore(table: str, version: int | None, at: dt.datetime | None, reason: str) -> None:
+    """Make TABLE what it was; a new version, so that it can be undone. Run it with no run under way."""
+    from pdm_assets.resources.verify import tables_at
+    from pdm_assets.resources.versions import restore as restore_table
+    from pdm_assets.resources.versions import version_at
+
+    if (version is None) == (at is None):
+        raise click.UsageError("say either --version or --at")
+    its = _store().lake
+    with _said_plainly():
+        (found,) = tables_at(its, table)
+        wanted = version_at(its, found, at) if at else version
+        assert wanted is not None  # one of the two was given
+        done = restore_table(its, found, wanted, {"restored_by": user(), "reason": reason, "to_version": wanted})
+    click.echo(f"{table} is what it was at version {wanted}, and that is version {done.after} now")
+    click.echo(f"to undo it: pdm-assets lake restore {table} --version {done.before}")
+    for line in _stale(found, done.days):
+        click.echo(line)
+
+
+def _stale(table: "Table", days: list[dt.date]) -> Iterator[str]:
+    """Which days changed, and what was made from them."""
+    from dagster import AssetKey
+
+    from pdm_assets.automation.plan import reach
+    from pdm_assets.definitions import defs
+    from pdm_assets.partitions import LOOKBACK_DAYS, SETTINGS
+
+    if not table.daily:
+        yield "the table has no days; `pdm-assets models list` shows which model is in force now"
+        return
+    if not days:
+        yield "no day changed"
+        return
+    yield f"{len(days)} days changed: {', '.join(map(str, days[:5]))}{f' ... {days[-1]}' if len(days) > 5 else ''}"
+    graph = defs.resolve_asset_graph()
+    made_from: list[AssetKey] = []
+    ahead = [AssetKey(table.key.split("/"))]
+    while ahead:
+        key = ahead.pop()
+        children = sorted(graph.get(key).child_keys) if graph.has(key) else []
+        new = [child for child in children if child not in made_from]
+        made_from += new
+        ahead += new
+    if not made_from:
+        return
+    further = reach({table.key: "changed"}, {}, LOOKBACK_DAYS, SETTINGS.horizon_days) if table.group == "raw" else 0
+    last = "the last one" if further is None else str(days[-1] + dt.timedelta(days=further))
+    yield f"stale now, from {days[0]} to {last}: materialize in the UI, for these days, all of"
+    yield from (f"  {key.to_user_string()}" for key in sorted(made_from))
+
+
+@lake.command()
+def upgrade() -> None:
+    """Bring the tables of an earlier release to this one's format. Make a backup first; run it with no run under way."""
+    from pdm_assets.resources.upgrade import upgrade as upgrade_lake
+
+    steps = 0
+    with _said_plainly():
+        for table, step in upgrade_lake(_store().lake):
+            steps += 1
+            click.echo(f"{table.key}: format {step.format}, {step.what}")
+    click.echo("every table is in this release's format" if steps else "nothing to do: every table is in this release's format")
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--wait", default=0.0, show_default=True, help="seconds to wait for a run that is under way")
+def backup(target: Path, wait: float) -> None:
+    """Put the data root into the archive TARGET (.tar.gz), or into a new one in the folder TARGET; runs wait meanwhile."""
+    from pdm_assets.resources.backup import MADE_ANEW, back_up
+
+    data = settings().data
+    with _said_plainly():
+        archive, entries = back_up(data, target, wait)
+    size = sum(entry.size for entry in entries)
+    click.echo(f"{archive}: {len(entries)} files, {size:,} bytes, packed {archive.stat().st_size:,}")
+    click.echo(f"left out, for they are made anew: {', '.join(MADE_ANEW)}")
+
+
+@click.command("restore-backup")
+@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def restore_backup(archive: Path) -> None:
+    """Put an ARCHIVE back as the data root, which must be empty; every file is compared with its checksum first."""
+    from pdm_assets.resources.backup import put_back
+
+    data = settings().data
+    with _said_plainly():
+        entries = put_back(archive, data)
+    click.echo(f"{data}: {len(entries)} files are back. `pdm-assets lake verify` looks at the tables and models")

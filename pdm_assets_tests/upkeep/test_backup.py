@@ -1,0 +1,180 @@
+"""A data root goes into an archive while nothing writes, and comes back whole or not at all."""
+
+import fcntl
+import hashlib
+import shutil
+import sqlite3
+import tarfile
+
+import pytest
+from click.testing import CliRunner
+
+from pdm_assets import cli
+from pdm_assets.resources.backup import MANIFEST
+from pdm_assets.resources.engine import the_only_writer
+
+
+@pytest.fixture
+def root(plant):
+    """A data root with what a running platform has beside the lake: a database in use, an engine, what can be made anew."""
+    root = plant.landing.parent
+    (root / "dagster" / "history").mkdir(parents=True)
+    for name in ("staging/telemetry/x.parquet", "demo/fleet.json", "engine/engine.log", "models/.abc.part/card.json"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("made anew")
+    return root
+
+
+@pytest.fixture
+def runs(root):
+    """Dagster's database, open, with a row that is in its journal only."""
+    connection = sqlite3.connect(root / "dagster" / "history" / "runs.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE runs (id TEXT)")
+    connection.execute("INSERT INTO runs VALUES ('a-run')")
+    assert (root / "dagster" / "history" / "runs.db-wal").stat().st_size
+    yield connection
+    connection.close()
+
+
+def pdm(root, *arguments):
+    result = CliRunner(env={"PDM_DATA": str(root), "PDM_FIRST_DAY": "2015-01-01"}).invoke(cli.main, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def content(root):
+    """Checksum and time of all that a backup must bring back but the database, which comes as a copy."""
+    kept = [path for top in ("landing", "lake", "models") for path in (root / top).rglob("*")]
+    return {
+        path.relative_to(root).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in kept
+        if path.is_file() and not path.name.endswith(".lock") and ".part" not in str(path)
+    }
+
+
+def test_what_was_destroyed_comes_back_equal_and_whole(root, runs, tmp_path):
+    before = content(root)
+    (tmp_path / "backups").mkdir()
+    said = pdm(root, "backup", tmp_path / "backups")
+    assert said.exit_code == 0, said.output
+    (archive,) = (tmp_path / "backups").iterdir()
+    assert said.output.startswith(f"{archive}: {len(before) + 1} files, ")
+    assert archive.stat().st_mode & 0o077 == 0
+    runs.close()
+    shutil.rmtree(root)
+
+    assert pdm(root, "restore-backup", archive).exit_code == 0
+    assert content(root) == before
+    assert sorted(path.name for path in root.iterdir()) == ["dagster", "lake", "landing", "models"]
+    assert sqlite3.connect(root / "dagster" / "history" / "runs.db").execute("SELECT id FROM runs").fetchall() == [("a-run",)]
+    verified = pdm(root, "lake", "verify")
+    assert (verified.exit_code, verified.output) == (0, "14 tables looked at: nothing is wrong\n")
+    assert not list(root.parent.glob(".*"))
+
+
+def test_no_backup_is_taken_while_a_run_uses_the_engine_or_a_session_the_lake(root, tmp_path):
+    archive = tmp_path / "backup.tar.gz"
+    with (root / "engine" / "lease.lock").open("a") as lease:
+        fcntl.flock(lease, fcntl.LOCK_SH)
+        refused = pdm(root, "backup", archive, "--wait", "0.1")
+        assert refused.exit_code == 1
+        assert "a run uses the Spark engine: try again once it is over, or give it time with --wait" in refused.output
+    with the_only_writer(root / "engine", "a classic Spark session"):
+        refused = pdm(root, "backup", archive)
+        assert "the lake is being written by a classic Spark session" in refused.output
+    assert not list(tmp_path.glob("*backup*"))
+    # An engine that stays up without a run writes nothing.
+    with the_only_writer(root / "engine", "the Spark engine"):
+        assert pdm(root, "backup", archive).exit_code == 0
+
+
+def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch):
+    from pdm_assets.resources import backup
+
+    seen = []
+
+    def look(data):
+        with (data / "engine" / "lease.lock").open() as lease, pytest.raises(BlockingIOError):
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (
+            pytest.raises(Exception, match="the lake is being written by a backup"),
+            the_only_writer(data / "engine", "another"),
+        ):
+            pass
+        seen.append(True)
+        return iter(())
+
+    monkeypatch.setattr(backup, "_files", look)
+    assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
+    assert seen
+
+
+def test_a_backup_is_not_written_over_another_nor_into_what_it_saves(root, tmp_path):
+    (tmp_path / "there.tar.gz").write_text("mine")
+    assert "exists already" in pdm(root, "backup", tmp_path / "there.tar.gz").output
+    assert (tmp_path / "there.tar.gz").read_text() == "mine"
+    assert "is inside of" in pdm(root, "backup", root / "backup.tar.gz").output
+    assert "is no folder" in pdm(tmp_path / "nowhere", "backup", tmp_path / "backup.tar.gz").output
+
+
+def repack(archive, out, change):
+    """An archive anew, each member and its bytes as `change` gives them; None leaves it out."""
+    from io import BytesIO
+
+    with tarfile.open(archive) as old, tarfile.open(out, "w:gz") as new:
+        for member in old:
+            changed = change(member, old.extractfile(member).read())
+            if changed is not None:
+                changed[0].size = len(changed[1])
+                new.addfile(changed[0], BytesIO(changed[1]))
+
+
+def rot(member, content):
+    return member, content[:-1] + b"?" if member.name.endswith("failures.csv") else content
+
+
+def lose(member, content):
+    return None if member.name.endswith("failures.csv") else (member, content)
+
+
+def lose_the_manifest(member, content):
+    return None if member.name == MANIFEST else (member, content)
+
+
+def escape(member, content):
+    if member.name.endswith("failures.csv"):
+        member.name = "../outside.csv"
+    return member, content
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (rot, "1 files are not as the manifest says, such as landing/failures/failures.csv"),
+        (lose, "1 files are not as the manifest says, such as landing/failures/failures.csv"),
+        (lose_the_manifest, "ends before its manifest"),
+        (escape, "'../outside.csv', which is no file of a data root"),
+        (None, "can't be put back"),
+    ],
+)
+def test_of_a_damaged_archive_nothing_is_put_back(root, tmp_path, change, said):
+    whole, damaged, new = tmp_path / "whole.tar.gz", tmp_path / "damaged.tar.gz", tmp_path / "new" / "root"
+    assert pdm(root, "backup", whole).exit_code == 0
+    if change is None:
+        damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    else:
+        repack(whole, damaged, change)
+    refused = pdm(new, "restore-backup", damaged)
+    assert refused.exit_code == 1
+    assert said in refused.output
+    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "outside.csv").exists()
+
+
+def test_nothing_is_put_back_over_a_root_that_holds_something(root, tmp_path):
+    archive = tmp_path / "backup.tar.gz"
+    assert pdm(root, "backup", archive).exit_code == 0
+    before = content(root)
+    assert "is not empty" in pdm(root, "restore-backup", archive).output
+    assert content(root) == before

@@ -1,0 +1,187 @@
+"""The weekly upkeep: what it deletes, what it never does, and the return of a table to a version."""
+
+import datetime as dt
+import json
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from pdm_assets import cli, upkeep_commands
+from pdm_assets.automation.upkeep import upkeep
+from pdm_assets.resources.lake import Lake, LakeError
+from pdm_assets.resources.upkeep import _days_to_keep, tidy
+from pdm_assets.resources.versions import named_versions, unreadable
+from pdm_assets.schemas.features import DECISIONS, OBSERVATIONS
+from pdm_assets.schemas.raw import ERRORS, TELEMETRY
+from pdm_assets_tests import builders
+from pdm_assets_tests.builders import day, utc
+from pdm_assets_tests.upkeep.saved import MODEL, age
+
+NOW = utc("2015-06-30 12:00")
+
+
+def files(lake, table):
+    return lake.delta(table).get_add_actions(flatten=True).num_rows
+
+
+@pytest.mark.parametrize(
+    ("named_at", "days"),
+    [
+        ([], 30),
+        (["2015-06-29 12:00"], 30),
+        (["2015-06-10 12:00", "2015-06-29 12:00"], 30),
+        (["2015-06-07 12:00"], 60),  # 23 days old, 31 when upkeep has come by once more
+        (["2014-06-30 12:00"], 390),
+    ],
+)
+def test_the_retention_reaches_back_to_the_oldest_named_version_until_upkeep_comes_again(named_at, days):
+    assert _days_to_keep(30, [utc(at) for at in named_at], NOW) == days
+
+
+def test_which_versions_are_named_is_what_the_registered_models_say_but_those_let_go(plant):
+    now = dt.datetime.now(dt.UTC)
+    named = {
+        key: {1: [MODEL]} for key in ("features/observations", "labels/component_failures", "raw/failures", "raw/maintenance")
+    }
+    assert named_versions(plant.store, None, now) == named
+    (trained,) = plant.store.registered()
+    assert named_versions(plant.store, 9, trained.trained_at + dt.timedelta(days=8)) == named
+    assert named_versions(plant.store, 9, trained.trained_at + dt.timedelta(days=9)) == {}
+
+
+def test_a_version_that_a_model_names_stays_and_the_same_is_let_go_once_none_does(plant, spark):
+    age(plant.landing.parent / "lake" / OBSERVATIONS.key, days=100)
+    now = dt.datetime.now(dt.UTC)
+    kept = tidy(plant.lake, OBSERVATIONS, [1], now)
+    assert kept.days_kept > 100
+    assert (kept.oldest_version, kept.bytes_freed, kept.files_before, kept.files_after) == (0, 0, 6, 6)
+    assert plant.lake.read(OBSERVATIONS, version=1).count() == 12
+    let_go = tidy(plant.lake, OBSERVATIONS, [], now)
+    assert (let_go.days_kept, let_go.files_after) == (30, 3)
+    assert let_go.bytes_freed > 0
+    assert unreadable(plant.lake, OBSERVATIONS, 1).startswith("3 of its files are gone")
+    assert plant.lake.read(OBSERVATIONS).count() == 12
+
+
+def test_only_what_is_crowded_is_compacted_and_a_second_time_there_is_nothing_to_do(plant, spark):
+    where = f"{plant.lake.root}/{ERRORS.key}"
+    crowd = builders.errors(spark, [(machine, "2015-01-03 05:00", "error1") for machine in range(1, 40)])
+    crowd.repartition(6).write.format("delta").mode("append").save(where)
+    before = plant.rows("raw/errors", "2015-01-01", "2015-01-03", *ERRORS.column_names)
+    calm = [name for name in plant.lake.delta(ERRORS).file_uris() if "2015-01-02" in name]
+    now = dt.datetime.now(dt.UTC)
+    assert tidy(plant.lake, ERRORS, [], now).compacted == 1
+    assert files(plant.lake, ERRORS) == 2
+    assert [name for name in plant.lake.delta(ERRORS).file_uris() if "2015-01-02" in name] == calm
+    assert plant.rows("raw/errors", "2015-01-01", "2015-01-03", *ERRORS.column_names) == before
+    version = plant.lake.version(ERRORS)
+    assert tidy(plant.lake, ERRORS, [], now).compacted == 0
+    assert plant.lake.version(ERRORS) == version
+
+
+def test_the_job_says_of_each_table_what_it_did(plant, spark, monkeypatch):
+    decision = plant.lake.arrow(DECISIONS, None, None).to_table()
+    rows = spark.createDataFrame(decision.to_pandas(), DECISIONS.struct)
+    rows.union(rows).union(rows).repartition(6).write.format("delta").mode("append").save(f"{plant.lake.root}/models/decisions")
+    crowded = files(plant.lake, DECISIONS)
+    assert crowded > 3
+    for _ in range(2):  # a few more files than are let be
+        rows.write.format("delta").mode("append").save(f"{plant.lake.root}/models/decisions")
+    monkeypatch.setattr(Lake, "tables", lambda self: [TELEMETRY, DECISIONS])
+    result = upkeep.execute_in_process(resources=plant.resources, instance=dg.DagsterInstance.ephemeral())
+    assert result.success
+    seen = {
+        event.event_specific_data.asset_observation.asset_key.to_user_string(): {
+            name: value.value for name, value in event.event_specific_data.asset_observation.metadata.items()
+        }
+        for event in result.all_events
+        if event.event_type_value == "ASSET_OBSERVATION"
+    }
+    assert seen["raw/telemetry"] == {
+        "files_before": 6,
+        "files_after": 6,
+        "bytes_freed": 0,
+        "days_compacted": 0,
+        "days_kept": 30,
+        "oldest_version_kept": "2 of 2026-01-01",
+    }
+    assert (seen["models/decisions"]["days_compacted"], files(plant.lake, DECISIONS)) == (1, 1)
+    (output,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
+    shown = output.step_output_data.metadata["tables"].value
+    assert "| raw/telemetry | 6 | 6 | 0 | 0 | 30 | 2 of 2026-01-01 |" in shown
+
+
+def test_tables_of_a_catalog_are_left_to_it():
+    lake = Lake(spark=None, root="s3://bucket/lake")
+    with pytest.raises(LakeError, match="not in a local lake: use the OPTIMIZE and VACUUM of its catalog or store"):
+        tidy(lake, ERRORS, [], NOW)
+
+
+@pytest.fixture
+def pdm(plant, monkeypatch):
+    monkeypatch.setattr(upkeep_commands, "_store", lambda: plant.store)
+
+    def run(*arguments):
+        result = CliRunner().invoke(cli.main, ["lake", "restore", *map(str, arguments)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def test_a_table_returns_to_a_version_or_a_time_and_says_what_is_stale(pdm, plant, spark):
+    newest = plant.lake.version(ERRORS)
+    was = plant.rows("raw/errors", "2015-01-01", "2015-01-31", *ERRORS.column_names)
+    lake = plant.lake
+    changed = lake.replace_days(ERRORS, None, day("2015-01-02"), day("2015-01-03"), {}).version
+    assert plant.rows("raw/errors", "2015-01-01", "2015-01-31", *ERRORS.column_names) != was
+
+    said = pdm("raw/errors", "--version", newest, "--reason", "emptied by mistake")
+    assert said.exit_code == 0, said.output
+    lines = said.output.splitlines()
+    assert lines[0] == f"raw/errors is what it was at version {newest}, and that is version {changed + 1} now"
+    assert lines[1] == f"to undo it: pdm-assets lake restore raw/errors --version {changed}"
+    assert lines[2] == "1 days changed: 2015-01-02"
+    assert lines[3] == "stale now, from 2015-01-02 to 2015-01-04: materialize in the UI, for these days, all of"
+    assert {"  features/observations", "  scores/component_risk", "  worklist/maintenance"} <= set(lines[4:])
+    assert "  labels/component_failures" not in lines
+    assert plant.rows("raw/errors", "2015-01-01", "2015-01-31", *ERRORS.column_names) == was
+    note = json.loads(lake.delta(ERRORS).history(1)[0]["userMetadata"])
+    assert (note["reason"], note["to_version"]) == ("emptied by mistake", newest)
+    assert note["restored_by"]
+
+    # version 1 was written an hour after version 0, on 2026-01-01 at 01:00 (saved.py); Delta reads no such old version
+    early = pdm("raw/errors", "--at", "2025-12-31T23:00")
+    assert early.exit_code == 1
+    assert "raw/errors has no version of 2025-12-31 23:00:00 UTC: its log begins 2026-01-01 00:00:00" in early.output
+    at = dt.datetime.now(dt.UTC).isoformat()
+    assert (
+        pdm("raw/errors", "--at", at).output.splitlines()[0].startswith(f"raw/errors is what it was at version {changed + 1}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("raw/errors",), "say either --version or --at"),
+        (("raw/errors", "--version", 1, "--at", "2026-01-01"), "say either --version or --at"),
+        (("raw/noise", "--version", 1), "no table 'raw/noise'. Tables: raw/telemetry"),
+        (("raw/errors", "--version", 99), "raw/errors has no version 99: the newest is 3"),
+        (("raw/errors", "--at", "soon"), "'soon' is no time: write YYYY-MM-DDTHH:MM, UTC"),
+    ],
+)
+def test_what_can_not_be_restored_is_said_without_spark(pdm, plant, arguments, said):
+    result = pdm(*arguments)
+    assert result.exit_code != 0
+    assert said in result.output
+    assert plant.lake.version(ERRORS) == 3
+
+
+def test_a_version_whose_files_are_gone_is_refused_before_anything_is_done(pdm, plant):
+    for path in (plant.landing.parent / "lake" / ERRORS.key).rglob("*.parquet"):
+        path.unlink()
+    result = pdm("raw/errors", "--version", 1)
+    assert result.exit_code == 1
+    assert "version 1 of raw/errors can't be restored: 1 of its files are gone, such as part-" in result.output
+    assert plant.lake.version(ERRORS) == 3
