@@ -19,6 +19,7 @@ from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY
 CURSOR_VERSION = 1
 QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long,
 PATIENCE_S = 30.0  # but no longer than this
+MOST = 2**52  # of a number in the cursor; the milliseconds since 1970 are a 2,000th of it
 FILES_NAMED = 20  # of those that are passed over
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -54,7 +55,7 @@ def landing_sensor(
     now = dt.datetime.now(dt.UTC)
     if (busy := landing.stage_in_background()) is not None:
         return dg.SkipReason(f"reading {busy}")
-    waiting_since = cursor.get("waiting_since") or now.timestamp()
+    waiting_since = _number(cursor, "waiting_since", now.timestamp())
     if landing.seconds_since_last_change() < QUIET_S and now.timestamp() - waiting_since < PATIENCE_S:
         return dg.SensorResult(
             skip_reason="files are still landing",
@@ -74,7 +75,7 @@ def landing_sensor(
     request, seen = found
     # Counted, for Dagster drops a run key that it knows: the same days may come to the same files once more. Without a readable
     # cursor the count begins where no earlier one was.
-    number = _counted(cursor).get("requests", int(now.timestamp() * 1000)) + 1
+    number = int(_number(cursor, "requests", now.timestamp() * 1000)) + 1
     can_score = _can_score(request.last, min(touched[TELEMETRY.key], default=request.first), model_store)
     return dg.SensorResult(
         run_requests=[_run_request(request, can_score, number)],
@@ -109,13 +110,20 @@ def _read_cursor(text: str | None) -> dict[str, Any]:
     """The cursor's content; nothing, if it is from another version or damaged."""
     try:
         cursor = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cursor if isinstance(cursor, dict) and cursor.get("version") == CURSOR_VERSION else {}
 
 
+def _number(cursor: dict[str, Any], name: str, otherwise: float) -> float:
+    """A number of the cursor, which may be damaged: one that no clock or count has reached is none."""
+    number = cursor.get(name)
+    return number if isinstance(number, int | float) and 0 < number < MOST else otherwise
+
+
 def _counted(cursor: dict[str, Any]) -> dict[str, int]:
-    return {"requests": cursor["requests"]} if isinstance(cursor.get("requests"), int) else {}
+    number = int(_number(cursor, "requests", 0))
+    return {"requests": number} if number else {}
 
 
 def _cursor(seen: str | None, waiting_since: float | None = None, **requests: int) -> str:
