@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 
 os.environ["TZ"] = "UTC"
 for name in [name for name in os.environ if name.startswith("PDM_")]:
     del os.environ[name]  # tests say their settings; the shell's must not leak in
+
+hypothesis_settings.register_profile("patient", deadline=None)  # a loaded machine is slow, not wrong
+hypothesis_settings.load_profile("patient")
 
 from pdm_assets.models.training import TrainedModel
 from pdm_assets.resources.spark import SparkEngine

@@ -26,6 +26,7 @@ PATIENCE_S = 30.0  # but no longer than this
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # after a run that failed of a fault; doubled with each that follows
 FAULTS_BORNE = 24  # one after the other: about a day
 TRIES_A_REQUEST = 4  # max_retries of dagster.yaml, and the first
+MOST = 2**52  # of a number in the cursor; the milliseconds since 1970 are a 2,000th of it
 FILES_NAMED = 20  # of those that are passed over
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -66,7 +67,7 @@ def landing_sensor(
         return dg.SkipReason(f"{failed.words} (at the latest in {wait:.0f} s)")
     if (busy := landing.stage_in_background()) is not None:
         return dg.SkipReason(f"reading {busy}")
-    waiting_since = cursor.get("waiting_since") or now.timestamp()
+    waiting_since = _number(cursor, "waiting_since", now.timestamp())
     # abs: a clock that was set back
     if landing.seconds_since_last_change() < QUIET_S and abs(now.timestamp() - waiting_since) < PATIENCE_S:
         return dg.SensorResult(
@@ -90,7 +91,7 @@ def landing_sensor(
     request, will_be_seen = found
     # Counted, for Dagster drops a run key that it knows: the same days may come to the same files once more. Without a readable
     # cursor the count begins where no earlier one was.
-    number = _counted(cursor).get("requests", int(now.timestamp() * 1000)) + 1
+    number = int(_number(cursor, "requests", now.timestamp() * 1000)) + 1
     can_score = _can_score(request.last, min(touched[TELEMETRY.key], default=request.first), model_store)
     return dg.SensorResult(
         run_requests=[_run_request(request, can_score, number)],
@@ -161,13 +162,20 @@ def _read_cursor(text: str | None) -> dict[str, Any]:
     """The cursor's content; nothing, if it is from another version or damaged."""
     try:
         cursor = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cursor if isinstance(cursor, dict) and cursor.get("version") == CURSOR_VERSION else {}
 
 
+def _number(cursor: dict[str, Any], name: str, otherwise: float) -> float:
+    """A number of the cursor, which may be damaged: one that no clock or count has reached is none."""
+    number = cursor.get(name)
+    return number if isinstance(number, int | float) and 0 < number < MOST else otherwise
+
+
 def _counted(cursor: dict[str, Any]) -> dict[str, int]:
-    return {"requests": cursor["requests"]} if isinstance(cursor.get("requests"), int) else {}
+    number = int(_number(cursor, "requests", 0))
+    return {"requests": number} if number else {}
 
 
 def _cursor(seen: str | None, waiting_since: float | None = None, **requests: int) -> str:

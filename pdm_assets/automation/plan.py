@@ -142,7 +142,7 @@ class SeenStore:
     def save(self, seen: Marks) -> str:
         """Write it down; the name to find it by."""
         text = json.dumps({day.isoformat(): mark for day, mark in sorted(seen.items())})
-        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        name = _name_of(text)
         path = self.folder / f"{name}.json"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +158,12 @@ class SeenStore:
         """What was seen. Nothing, if the name is unknown or the file is damaged: days are then materialized once more."""
         try:
             text = (self.folder / f"{Path(name or '-').name}.json").read_text()
+            if _name_of(text) != name:
+                return {}
             return {dt.date.fromisoformat(day): dict(mark) for day, mark in json.loads(text).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError):
             return {}
+
+
+def _name_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -38,9 +38,9 @@ from pdm_assets_tests.models.fleet import (
 )
 from pdm_assets_tests.plant import Plant, check, failure, metadata
 
-EVERY_WEEK = Settings(train_days=5, calibration_days=2, test_days=2, retrain_every_days=7)
-# two days of look-back, then 5 + 2 + 2 + 2 + 2 + 2 days of windows and gaps
-WORKS_FROM = FIRST_DAY + dt.timedelta(days=17)
+EVERY_WEEK = Settings(train_days=5, calibration_days=3, test_days=3, retrain_every_days=7)
+# two days of look-back, then 5 + 2 + 3 + 2 + 3 + 2 days of windows and gaps
+WORKS_FROM = FIRST_DAY + dt.timedelta(days=19)
 
 SILENT_DAY = CUTOFF + dt.timedelta(days=3)  # of machine 4: it has less than half of the readings then
 
