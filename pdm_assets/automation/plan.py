@@ -69,7 +69,8 @@ def mark_days(
             in_force = max((since for since in machine_lists if since <= day), default=None)
             marks[day] = {
                 **{key: by_day[day] for key, by_day in files.items() if day in by_day},
-                "machines": machine_lists[in_force] if in_force else "",
+                # before the first list a run is refused: it must be asked for again, whatever day that list is of
+                "machines": machine_lists[in_force] if in_force else "none in force" if machine_lists else "",
                 KNOWN: str(is_known),
             }
     return marks

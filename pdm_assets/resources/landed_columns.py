@@ -50,8 +50,11 @@ def date_in_name(name: str) -> dt.date | None:
 
 
 def shown(path: Path) -> str:
-    """A file's name as text that can be kept and printed: bytes that are no UTF-8 in hexadecimal, after a backslash."""
-    return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
+    """A file's name as text that can be kept and printed: bytes that are no UTF-8 in hexadecimal, after a backslash.
+
+    A backslash of the name is doubled, so that no two names are shown alike: rows find their file by it.
+    """
+    return os.fsencode(path.name).replace(b"\\", b"\\\\").decode("utf-8", errors="backslashreplace")
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -395,6 +395,10 @@ CASES = (
     name_case("in Chinese", "\u632f\u52a8\u6570\u636e.csv"),
     name_case("with an emoji", "\U0001f525.csv"),
     name_case("that is no UTF-8", os.fsdecode(b"caf\xe9.csv")),
+    name_case("that looks like it", "caf\\xe9.csv"),
+    name_case("of a Windows path", "C:\\..\\b.csv"),
+    name_case("of an option", "-rf --.csv"),
+    Case("name of dots alone", rows(ROW), name="...csv"),  # hidden, as what is still being written
     name_case("in capitals", "TELEMETRY.CSV"),
     name_case("of 255 bytes", "n" * 251 + ".csv"),
 )
