@@ -49,7 +49,7 @@ def content(root):
     return {
         path.relative_to(root).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in kept
-        if path.is_file() and not path.name.endswith(".lock") and ".part" not in str(path)
+        if path.is_file() and not path.name.endswith(".lock") and ".abc.part" not in path.parts
     }
 
 
