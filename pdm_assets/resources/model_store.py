@@ -170,7 +170,7 @@ class ModelStore(dg.ConfigurableIOManager):
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
         self.lake.append(REGISTRY, frame, {**note, "model_version": card.version})
 
-    def take_in(self, archive: Path) -> ModelCard:
+    def take_in(self, archive: Path, by: str) -> ModelCard:
         """Register a version that another lake packed; it is in force only once it is promoted.
 
         Raises:
@@ -184,7 +184,7 @@ class ModelStore(dg.ConfigurableIOManager):
             self._put(partial, card.version)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        self._register(card, {"taken_from": archive.name})
+        self._register(card, {"taken_from": archive.name, "taken_by": by})
         return card
 
     def _fitting_card(self, folder: Path) -> ModelCard:
