@@ -332,7 +332,7 @@ def import_model(archive: Path) -> None:
     """Register the version in an ARCHIVE that `export` wrote, once its checksums and content are found right."""
     store = _store()
     with _said_plainly():
-        card = store.take_in(archive)
+        card = store.take_in(archive, f"user {_user()}")
     click.echo(f"{card.version} is registered. `pdm-assets models promote {card.version}` puts it in force")
     _show_in_mlflow(store)
 

@@ -73,6 +73,14 @@ def test_the_documented_settings_are_the_settings():
     assert table() in (ROOT / "docs" / "settings.md").read_text()
 
 
+def test_the_tests_that_the_threat_model_relies_on_are_there():
+    defined = "".join(path.read_text() for path in (ROOT / "pdm_assets_tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    assert len(named) > 10
+    for test in named:
+        assert f"def {test}(" in defined, test
+
+
 def test_what_the_readme_names_is_there():
     text = (ROOT / "README.md").read_text()
     for path in re.findall(r"\]\(([\w./-]+)\)", text):

@@ -179,7 +179,7 @@ class ModelStore(dg.ConfigurableIOManager):
         frame = self.lake.spark.spark_session.createDataFrame([row], REGISTRY.struct)
         self.lake.append(REGISTRY, frame, {**note, "model_version": card.version})
 
-    def take_in(self, archive: Path) -> ModelCard:
+    def take_in(self, archive: Path, by: str) -> ModelCard:
         """Register a version that another lake packed; it is in force only once it is promoted.
 
         Raises:
@@ -194,7 +194,7 @@ class ModelStore(dg.ConfigurableIOManager):
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         # In the row too: the versions that such a card names are those of another lake's tables.
-        origin = {"taken_from": archive.name}
+        origin = {"taken_from": archive.name, "taken_by": by}
         self._register(card, origin, origin)
         return card
 

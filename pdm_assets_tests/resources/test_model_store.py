@@ -1,6 +1,7 @@
 """The model store when a run dies half-way, and when two decide at once."""
 
 import datetime as dt
+import json
 import shutil
 import threading
 
@@ -10,7 +11,7 @@ from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.resources import model_folder
 from pdm_assets.resources.model_folder import ModelFolderError
 from pdm_assets.resources.model_store import Decision, ModelStore, NoSuchModel, Registered
-from pdm_assets.schemas.features import DECISIONS
+from pdm_assets.schemas.features import DECISIONS, REGISTRY
 from pdm_assets_tests.builders import utc
 from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant
@@ -63,7 +64,9 @@ def test_an_import_that_was_broken_off_can_be_repeated(store, tree, tmp_path, en
     model_folder.pack(store.folder("tree"), tmp_path / "tree.zip")
     other = Plant(tmp_path / "other", engine).store
     shutil.copytree(store.folder("tree"), other.folder("tree"))  # as if the row had never been written
-    assert other.take_in(tmp_path / "tree.zip") == tree.card
+    assert other.take_in(tmp_path / "tree.zip", "user ann") == tree.card
+    (taken,) = [each for each in other.lake.delta(REGISTRY).history() if each["operation"] == "WRITE"]
+    assert json.loads(taken["userMetadata"])["taken_by"] == "user ann"
     assert [model.version for model in other.registered()] == ["tree"]
 
 

@@ -489,15 +489,12 @@ def test_parquet_of_a_time_that_no_calendar_has_is_refused_with_its_name(tmp_pat
 def test_a_file_that_can_not_be_opened_now_is_tried_again_without_a_change_of_it(tmp_path, monkeypatch):
     (tmp_path / "telemetry.csv").write_text(HEADER + ROW)
     landed, staging = [LandedFile.at(tmp_path / "telemetry.csv")], Staging(tmp_path / "staging", TELEMETRY)
-    opened = Path.open
 
-    def denied(path, *args, **kwargs):
-        if path.name == "telemetry.csv":
-            raise PermissionError(13, "Permission denied")
-        return opened(path, *args, **kwargs)
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", denied)
+        patch.setattr("pdm_assets.resources.staging.open_file", denied)
         (staged,) = staging.of(landed)
     assert staged.refusal == "telemetry.csv: can't be opened: Permission denied. It is tried again until it can, or is gone"
     (staged,) = staging.of(landed)
