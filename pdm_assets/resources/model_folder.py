@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and `sha256sum -c` reads it
 LARGEST_ARCHIVE = 4 * 2**30  # bytes unpacked: a forest of a big fleet has some tens of MiB
+# What zipfile raises at archives that are damaged, encrypted, or of a kind that it does not know.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError, OSError)
 TRUSTED_CLASSES = ("org.apache.spark.ml.", "pyspark.ml.")
 
 
@@ -26,11 +30,15 @@ def check(folder: Path) -> None:
     """Compare all files with their checksums.
 
     Raises:
-        ModelFolderError: if one is missing, changed or was added, or the checksums are missing.
+        ModelFolderError: if one is missing, changed or was added, or the checksums are missing or no text.
     """
     if not (folder / SUMS).is_file():
         raise ModelFolderError(f"{folder} has no {SUMS}: it was never written whole")
-    expected = dict(line.split("  ", 1)[::-1] for line in (folder / SUMS).read_text().splitlines() if "  " in line)
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ModelFolderError(f"{folder / SUMS} is not what was written: {error}") from error
+    expected = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
     found = _digests(folder)
     for name in sorted({*expected, *found}):
         if name not in found:
@@ -45,14 +53,20 @@ def pack(folder: Path, archive: Path) -> None:
     """Put a checked folder into a zip file, whole or not at all.
 
     Raises:
-        ModelFolderError: if the folder is not as it was written.
+        ModelFolderError: if the folder is not as it was written, or the file can't be written.
     """
     check(folder)
     partial = archive.with_name(f".{archive.name}.part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            packed.write(path, path.relative_to(folder).as_posix())
-    partial.replace(archive)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                packed.write(path, path.relative_to(folder).as_posix())
+        partial.replace(archive)
+    except OSError as error:
+        raise ModelFolderError(f"{archive} can't be written: {error}") from error
+    finally:
+        if partial.exists():
+            partial.unlink()
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -64,6 +78,16 @@ def unpack(archive: Path, folder: Path) -> None:
         ModelFolderError: if the archive is damaged, too large, reaches out of the folder, or holds other classes.
     """
     try:
+        _extract(archive, folder)
+        check(folder)
+        _check_classes(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
         with zipfile.ZipFile(archive) as packed:
             size = sum(entry.file_size for entry in packed.infolist())
             if size > LARGEST_ARCHIVE:
@@ -73,14 +97,10 @@ def unpack(archive: Path, folder: Path) -> None:
                 if entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename:
                     raise ModelFolderError(f"{archive} holds {entry.filename!r}, which is outside of the model's folder")
             packed.extractall(folder)
-        check(folder)
-        _check_classes(folder)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise ModelFolderError(f"{archive} can't be unpacked: {error}") from error
     except ModelFolderError:
-        shutil.rmtree(folder, ignore_errors=True)
         raise
+    except UNREADABLE as error:
+        raise ModelFolderError(f"{archive} can't be unpacked: {error}") from error
 
 
 def _check_classes(folder: Path) -> None:

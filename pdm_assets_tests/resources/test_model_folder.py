@@ -43,6 +43,7 @@ def test_the_checksums_are_those_of_sha256sum(folder):
         (lambda f: (f / METADATA).write_text("{}"), r"part-00000.txt is not what was written"),
         (lambda f: (f / "card.json").unlink(), r"lacks card.json"),
         (lambda f: (f / "more.bin").write_text("?"), r"holds more.bin, which is not of the model"),
+        (lambda f: (f / SUMS).write_bytes(b"\xff\xfe  card.json"), r"SHA256SUMS is not what was written: .* can't decode"),
         (lambda f: (f / SUMS).unlink(), r"has no SHA256SUMS: it was never written whole"),
     ],
 )
@@ -84,6 +85,31 @@ def _escape(folder, tmp_path):
         archive.writestr("../../evil.txt", "evil")
 
 
+def _with_bytes(at, new):
+    """Change bytes of the first file's local header and of its entry in the directory, or of its content."""
+
+    def prepare(folder, tmp_path):
+        pack(folder, tmp_path / "model.zip")
+        content = bytearray((tmp_path / "model.zip").read_bytes())
+        for place in at(content):
+            content[place : place + len(new)] = new
+        (tmp_path / "model.zip").write_bytes(content)
+
+    return prepare
+
+
+def _flags(content):
+    return 6, content.index(b"PK\1\2") + 8
+
+
+def _method(content):
+    return 8, content.index(b"PK\1\2") + 10
+
+
+def _deflated(content):
+    return (30 + int.from_bytes(content[26:28], "little"),)
+
+
 def _add_unsealed(folder, tmp_path):
     pack(folder, tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip", "a") as archive:
@@ -94,6 +120,9 @@ def _add_unsealed(folder, tmp_path):
     ("prepare", "said"),
     [
         (_cut, "can't be unpacked"),
+        (_with_bytes(_flags, b"\x01"), "can't be unpacked: File .* is encrypted"),
+        (_with_bytes(_method, b"\x63"), "can't be unpacked: .*compression method"),
+        (_with_bytes(_deflated, b"\xff"), "can't be unpacked: Error -3 while decompressing"),
         (_escape, "'../../evil.txt', which is outside"),
         (_add_unsealed, "holds evil.txt"),
         (lambda f, t: _change(f, t, **{METADATA: '{"class": "os.system"}'}), "names os.system, which is not a class of Spark"),
@@ -115,3 +144,12 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is(folder, tmp
     with pytest.raises(ModelFolderError, match="would unpack to"):
         unpack(tmp_path / "model.zip", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_archive_that_can_not_be_written_is_told_and_nothing_is_left(folder, tmp_path):
+    with pytest.raises(ModelFolderError, match=r"model\.zip can't be written: .*No such file or directory"):
+        pack(folder, tmp_path / "nowhere" / "model.zip")
+    (tmp_path / "full").mkdir()
+    with pytest.raises(ModelFolderError, match="full can't be written"):  # a folder has its name
+        pack(folder, tmp_path / "full")
+    assert not list(tmp_path.glob(".*"))
