@@ -67,30 +67,38 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
         width=WIDTH,
         height=HEIGHT,
         y=_y,
-        whole=lambda value, unknown: unknown if value is None else f"{value:.0f}",
+        whole=_whole,
         points={line.episode_id: _points(histories[line.episode_id], until) for line in lines},
         models=", ".join(sorted({line.model_version for line in lines})),
     )
 
 
-def table(lines: Sequence[Line], limit: int) -> str:
+def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
     """The first lines as Markdown, for the UI."""
-    head = "| | machine | component | why | probability | saves |"
+    columns = ("", "machine", "component", "why", "probability", "alerted (UTC)", "hours left", "days since replacement")
+    columns += ("saves", "within capacity")
+    head = f"| {' | '.join(columns)} |"
     rows = [
-        f"| {n} | {its.machine_id} | {its.component} | {its.reasons} | {its.probability:.0%} | {its.expected_saving:,.0f} |"
+        f"| {n} | {its.machine_id} | {its.component} | {its.reasons} | {its.probability:.0%} "
+        f"| {its.first_alerted_at:%d %b %H:%M} | {_whole(its.expected_hours_left, 'not known')} "
+        f"| {_whole(its.days_since_replacement, 'never')} | {its.expected_saving:,.0f} | {'yes' if n <= capacity else 'no'} |"
         for n, its in enumerate(lines[:limit], start=1)
     ]
     more = [f"\n{len(lines) - limit} more lines are on the page"] if len(lines) > limit else []
-    return "\n".join([head, "| --- " * 6 + "|", *rows, *more]) if rows else "nothing to see to"
+    return "\n".join([head, "| --- " * len(columns) + "|", *rows, *more]) if rows else "nothing to see to"
 
 
-def as_csv(lines: Sequence[Line]) -> str:
-    """The lines with their rank, one column a field."""
+def as_csv(lines: Sequence[Line], capacity: int) -> str:
+    """The lines with their rank and whether the crew can see to them, one column a field."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["rank", *(field.name for field in dataclasses.fields(Line))])
-    writer.writerows([n, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
+    writer.writerow(["rank", "is_within_capacity", *(field.name for field in dataclasses.fields(Line))])
+    writer.writerows([n, n <= capacity, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
     return out.getvalue()
+
+
+def _whole(value: float | None, unknown: str) -> str:
+    return unknown if value is None else f"{value:.0f}"
 
 
 def _cell(value: object) -> object:
