@@ -40,27 +40,27 @@ def maintenance(
     from pdm_assets.models.worklist_page import as_csv, page, table
     from pdm_assets.resources.open_alarms import OpenAlarms, lines_by_day
 
-    start, end = span(context.partition_keys)
+    (start, end), capacity = span(context.partition_keys), SETTINGS.crew_visits_a_day
     alarms = OpenAlarms(lake, start, end)
     found = lines_by_day(alarms, model_store)
     rows = []
     for day in alarms.by_day:
         lines = ranked(found.get(day, []))
-        rows += [(n, n <= SETTINGS.crew_visits_a_day, *dataclasses.astuple(line), day) for n, line in enumerate(lines, start=1)]
+        rows += [(n, n <= capacity, *dataclasses.astuple(line), day) for n, line in enumerate(lines, start=1)]
         html = page(
             day,
             lines,
             {line.episode_id: alarms.history(line.machine_id, line.component, day) for line in lines},
-            capacity=SETTINGS.crew_visits_a_day,
+            capacity=capacity,
             horizon_hours=SETTINGS.horizon_hours,
         )
         context.add_asset_metadata(
             {
-                "worklist": dg.MetadataValue.md(table(lines, LINES_SHOWN)),
+                "worklist": dg.MetadataValue.md(table(lines, LINES_SHOWN, capacity)),
                 "page": dg.MetadataValue.path(reports.write(f"worklist/{day}.html", html)),
-                "csv": dg.MetadataValue.path(reports.write(f"worklist/{day}.csv", as_csv(lines))),
+                "csv": dg.MetadataValue.path(reports.write(f"worklist/{day}.csv", as_csv(lines, capacity))),
                 "open_alarms": len(lines),
-                "expected_saving": sum(line.expected_saving for line in lines[: SETTINGS.crew_visits_a_day]),
+                "expected_saving": sum(line.expected_saving for line in lines[:capacity]),
             },
             asset_key=context.asset_key,
             partition_key=day.isoformat(),

@@ -112,7 +112,9 @@ def leads_picture(card: ModelCard) -> bytes:
     axes = figure.add_subplot()
     observed = card.events[POOLED].observed
     leads = np.array(card.events[POOLED].leads_hours)
-    steps = np.arange(0, card.horizon_hours + 1, LEAD_STEP_HOURS)
+    # an episode may begin more than a horizon before its failure, as later alerts of it are what is right
+    reach = max(card.horizon_hours, leads.max(initial=0))
+    steps = np.arange(0, reach + LEAD_STEP_HOURS, LEAD_STEP_HOURS)
     # around each step, for leads are whole steps where observations and failures keep to them
     axes.hist(leads, bins=[*(steps - LEAD_STEP_HOURS / 2), steps[-1] + LEAD_STEP_HOURS / 2], edgecolor="white")
     if observed.lead_median_hours is not None:

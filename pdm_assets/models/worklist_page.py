@@ -69,31 +69,47 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
         width=WIDTH,
         height=HEIGHT,
         y=_y,
-        whole=lambda value, unknown: unknown if value is None else f"{value:.0f}",
+        whole=_whole,
         points={line.episode_id: _points(histories[line.episode_id], until) for line in lines},
         models=", ".join(sorted({line.model_version for line in lines})),
     )
 
 
-def table(lines: Sequence[Line], limit: int) -> str:
+def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
     """The first lines as Markdown, for the UI."""
     if not lines:
         return "nothing to see to"
+    columns = ("", "machine", "component", "why", "probability", "alerted (UTC)", "hours left", "days since replacement")
     rows = [
-        (n, its.machine_id, its.component, its.reasons, f"{its.probability:.0%}", f"{its.expected_saving:,.0f}")
+        (
+            n,
+            its.machine_id,
+            its.component,
+            its.reasons,
+            f"{its.probability:.0%}",
+            f"{its.first_alerted_at:%d %b %H:%M}",
+            _whole(its.expected_hours_left, "not known"),
+            _whole(its.days_since_replacement, "never"),
+            f"{its.expected_saving:,.0f}",
+            "yes" if n <= capacity else "no",
+        )
         for n, its in enumerate(lines[:limit], start=1)
     ]
     more = f"\n\n{len(lines) - limit} more lines are on the page" if len(lines) > limit else ""
-    return markdown.table(("", "machine", "component", "why", "probability", "saves"), rows) + more
+    return markdown.table((*columns, "saves", "within capacity"), rows) + more
 
 
-def as_csv(lines: Sequence[Line]) -> str:
-    """The lines with their rank, one column a field."""
+def as_csv(lines: Sequence[Line], capacity: int) -> str:
+    """The lines with their rank and whether the crew can see to them, one column a field."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["rank", *(field.name for field in dataclasses.fields(Line))])
-    writer.writerows([n, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
+    writer.writerow(["rank", "is_within_capacity", *(field.name for field in dataclasses.fields(Line))])
+    writer.writerows([n, n <= capacity, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
     return out.getvalue()
+
+
+def _whole(value: float | None, unknown: str) -> str:
+    return unknown if value is None else f"{value:.0f}"
 
 
 def _cell(value: object) -> object:

@@ -33,7 +33,7 @@ def check(folder: Path) -> None:
     """Compare all files with their checksums.
 
     Raises:
-        ModelFolderError: if one is missing, changed or was added, or the checksums are missing.
+        ModelFolderError: if one is missing, changed or was added, or the checksums are missing or no text.
     """
     if not (folder / SUMS).is_file():
         raise ModelFolderError(f"{folder} has no {SUMS}: it was never written whole")
@@ -56,14 +56,20 @@ def pack(folder: Path, archive: Path) -> None:
     """Put a checked folder into a zip file, whole or not at all.
 
     Raises:
-        ModelFolderError: if the folder is not as it was written.
+        ModelFolderError: if the folder is not as it was written, or the file can't be written.
     """
     check(folder)
     partial = archive.with_name(f".{archive.name}.part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            packed.write(path, path.relative_to(folder).as_posix())
-    partial.replace(archive)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                packed.write(path, path.relative_to(folder).as_posix())
+        partial.replace(archive)
+    except OSError as error:
+        raise ModelFolderError(f"{archive} can't be written: {error}") from error
+    finally:
+        if partial.exists():
+            partial.unlink()
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -75,6 +81,16 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         ModelFolderError: if the archive is damaged, too large, reaches out of the folder, or holds other classes.
     """
+    try:
+        _extract(archive, folder)
+        check(folder)
+        _check_classes(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _extract(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             if len(packed.infolist()) > MOST_FILES:
@@ -89,13 +105,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 if entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename or stat.S_ISLNK(_mode(entry)):
                     raise ModelFolderError(f"{archive} holds {entry.filename!r}, which is outside of the model's folder")
             packed.extractall(folder)
-        check(folder)
-        _check_classes(folder)
     except ModelFolderError:
-        shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception as error:  # whatever a hostile archive makes zipfile and its decompressors raise: it is refused
-        shutil.rmtree(folder, ignore_errors=True)
         raise ModelFolderError(f"{archive} can't be unpacked: {error!r}") from error
 
 

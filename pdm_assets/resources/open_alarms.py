@@ -33,7 +33,8 @@ class OpenAlarms:
     def __init__(self, lake: Lake, start: dt.date, end: dt.date) -> None:
         self.lake, self.start, self.end = lake, start, end
         self.by_day = self._open_episodes()
-        first = start - dt.timedelta(days=CHART_DAYS)
+        # an episode may be open for a horizon after its machine's last score
+        first = start - dt.timedelta(days=max(CHART_DAYS, SETTINGS.horizon_days))
         chosen = pc.field("machine_id").isin(sorted({episode.machine for its in self.by_day.values() for episode in its}))
         columns = ["machine_id", "component", "observed_at", "probability", "threshold", "model_version"]
         self._by_part: dict[tuple[int, str], pd.DataFrame] = {}

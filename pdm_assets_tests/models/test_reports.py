@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from pdm_assets.models import pictures
 from pdm_assets.models.backtest import folds_of
@@ -73,6 +74,21 @@ def test_pictures_are_png_small_enough_for_a_browser_and_all_have_a_caption():
         width, height = png_size(picture)
         assert 600 < width < 1_000
         assert 400 < height < 800
+
+
+@pytest.mark.parametrize(("horizon", "longest"), [(48, 51.5), (48, 300.0), (50, 50.0), (168, 12.0)])
+def test_every_lead_is_in_the_picture_of_leads(monkeypatch, horizon, longest):
+    counted, histogram = [], Axes.hist
+
+    def counting(axes, values, **given):
+        counted.append(histogram(axes, values, **given))
+
+    monkeypatch.setattr(Axes, "hist", counting)
+    pooled = dataclasses.replace(CARD.events["pooled"], leads_hours=(0.5, 12.0, longest))
+    pictures.leads_picture(dataclasses.replace(CARD, horizon_hours=horizon, events={"pooled": pooled}))
+    ((counts, edges, _),) = counted
+    assert sum(counts) == 3
+    assert edges[-1] >= horizon
 
 
 def test_an_interval_of_a_share_holds_it_and_stays_within_zero_and_one():

@@ -126,7 +126,7 @@ def test_the_page_shows_each_line_and_what_is_beyond_capacity_and_loads_nothing(
 
 def test_the_page_of_a_quiet_day_says_so():
     assert "Nothing to see to." in page(day("2026-03-02"), [], {}, capacity=1, horizon_hours=48)
-    assert table([], 5) == "nothing to see to"
+    assert table([], 5, 1) == "nothing to see to"
 
 
 def test_what_the_data_says_is_text_on_the_page_and_no_markup():
@@ -136,9 +136,29 @@ def test_what_the_data_says_is_text_on_the_page_and_no_markup():
 
 
 def test_the_table_for_the_ui_is_cut_and_says_so():
-    text = table([line(n) for n in range(5)], 2)
+    text = table([line(n) for n in range(5)], 2, 1)
     assert text.count("\n| ") == 3
     assert text.endswith("3 more lines are on the page")
+
+
+def test_the_table_for_the_ui_has_what_the_crew_asks_of_an_alarm():
+    head, rule, first, second = table([line(1), line(2, expected_hours_left=17.6, days_since_replacement=None)], 2, 1).split(
+        "\n"
+    )
+    cells = dict(zip(head.split("|"), first.split("|"), strict=True))
+    assert {name.strip(): cell.strip() for name, cell in cells.items() if name.strip()} == {
+        "machine": "1",
+        "component": "comp1",
+        "why": "vibration 24 h mean 50.3, normal 40.0 ± 1.0; error5 at 06:00 today",
+        "probability": "75%",
+        "alerted (UTC)": "01 Mar 06:00",
+        "hours left": "not known",
+        "days since replacement": "77",
+        "saves": "100",
+        "within capacity": "yes",
+    }
+    assert second.endswith("| 18 | never | 100 | no |")
+    assert rule.count("---") == head.count("|") - 1
 
 
 def test_with_every_component_of_a_large_fleet_alarmed_all_are_on_the_page_and_few_in_the_ui():
@@ -148,21 +168,21 @@ def test_with_every_component_of_a_large_fleet_alarmed_all_are_on_the_page_and_f
     assert "4000 open alarms" in html
     assert html.count('class="beyond"') == 3_990
     assert len(html) < 8_000_000
-    assert len(table(lines, 20)) < 5_000
+    assert len(table(lines, 20, 10)) < 5_000
 
 
 def test_the_csv_has_a_line_each_with_its_rank():
-    header, first, second = as_csv([line(5), line(6)]).splitlines()
-    assert header.startswith("rank,episode_id,machine_id,component,first_alerted_at")
-    assert first.startswith("1,5-comp1,5,comp1,2026-03-01T06:00+00:00,")
-    assert second.startswith("2,6-comp1,6,")
+    header, first, second = as_csv([line(5), line(6)], 1).splitlines()
+    assert header.startswith("rank,is_within_capacity,episode_id,machine_id,component,first_alerted_at")
+    assert first.startswith("1,True,5-comp1,5,comp1,2026-03-01T06:00+00:00,")
+    assert second.startswith("2,False,6-comp1,6,")
     assert '"vibration 24 h mean 50.3, normal 40.0 ± 1.0; error5 at 06:00 today"' in first
-    assert dt.datetime.fromisoformat(first.split(",")[4]) == utc("2026-03-01 06:00")
+    assert dt.datetime.fromisoformat(first.split(",")[5]) == utc("2026-03-01 06:00")
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "\uff1d"])
 def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(start):
-    text = as_csv([line(-5, -12.5, episode_id=f"{start}5-comp1", reasons=f"{start}HYPERLINK(0)")])
+    text = as_csv([line(-5, -12.5, episode_id=f"{start}5-comp1", reasons=f"{start}HYPERLINK(0)")], 1)
     (its,) = csv.DictReader(io.StringIO(text, newline=""))
     assert its["episode_id"] == f"'{start}5-comp1"
     assert its["reasons"] == f"'{start}HYPERLINK(0)"

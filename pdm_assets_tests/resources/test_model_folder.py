@@ -46,6 +46,7 @@ def test_the_checksums_are_those_of_sha256sum(folder):
         (lambda f: (f / METADATA).write_text("{}"), r"part-00000.txt is not what was written"),
         (lambda f: (f / "card.json").unlink(), r"lacks card.json"),
         (lambda f: (f / "more.bin").write_text("?"), r"holds more.bin, which is not of the model"),
+        (lambda f: (f / SUMS).write_bytes(b"\xff\xfe  card.json"), r"SHA256SUMS is not what was written: .* can't decode"),
         (lambda f: (f / SUMS).unlink(), r"has no SHA256SUMS: it was never written whole"),
     ],
 )
@@ -167,3 +168,12 @@ def test_an_archive_of_too_many_files_is_refused_before_it_fills_the_disk(folder
     with pytest.raises(ModelFolderError, match="holds 5 files: more than any model"):
         unpack(tmp_path / "model.zip", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_archive_that_can_not_be_written_is_told_and_nothing_is_left(folder, tmp_path):
+    with pytest.raises(ModelFolderError, match=r"model\.zip can't be written: .*No such file or directory"):
+        pack(folder, tmp_path / "nowhere" / "model.zip")
+    (tmp_path / "full").mkdir()
+    with pytest.raises(ModelFolderError, match="full can't be written"):  # a folder has its name
+        pack(folder, tmp_path / "full")
+    assert not list(tmp_path.glob(".*"))
