@@ -3,7 +3,7 @@ PORT ?= 3000
 TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow check audit format lock graph dev bench quality search chaos
+.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench quality search chaos
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -20,6 +20,9 @@ test: setup ## run the tests
 
 test-slow: setup ## run the tests that `make test` leaves out
 	@$(BIN)/pytest -q -m slow
+
+test-long: setup ## the long forms: ten thousand files, 5 GB, arrivals in ten more orders, thousands of fuzzed inputs, kills
+	@$(BIN)/pytest -q -m long
 
 check: setup ## linters, types, import contracts
 	@$(BIN)/ruff check .

@@ -36,11 +36,6 @@ def test_the_home_is_its_owners_alone_also_where_it_was_not(tmp_path):
     assert stat.S_IMODE(demo.make_home(tmp_path).stat().st_mode) == 0o700
 
 
-def test_the_web_server_is_for_this_machine_only():
-    command = demo.dagster_dev(3000)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-
-
 def test_runs_that_died_with_the_dagster_before_are_ended_and_others_are_not(home):
     statuses = {
         dg.DagsterRunStatus.STARTED: dg.DagsterRunStatus.FAILURE,

@@ -1,6 +1,6 @@
 """Whatever bytes land, stand in a cursor or come as an archive: an answer, never an exception that is not documented.
 
-`make test-slow` tries many more.
+`make test-long` tries many more.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from pdm_assets_tests.automation.test_landing_sensor import JANUARY, Plant
 from pdm_assets_tests.builders import utc
 from pdm_assets_tests.plant import HEADERS
 
-FEW = pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.slow)])
+FEW = pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.long)])
 TABLES = st.sampled_from([TELEMETRY, ERRORS, MACHINES])
 
 

@@ -145,7 +145,7 @@ class Engine:
 
     def __init__(self, data: Path, sizing: Sizing) -> None:
         """Nothing is started or created before `lease`."""
-        self.folder = data.absolute() / "engine"
+        self.folder = (data.absolute() / "engine").resolve()  # by one name, whatever link led here
         self.sizing = sizing
 
     @property

@@ -33,7 +33,7 @@ def put(path: Path, content: str | bytes, at: tuple[int, int] = LONG_AGO) -> Non
     os.utime(path, at)
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.long)])
 def test_any_number_of_tiny_files_in_one_folder_is_taken_in_proportion_to_it(tmp_path, spark, count):
     zone = zone_of(tmp_path)
     start = dt.datetime(2015, 3, 28)
@@ -67,7 +67,7 @@ print(staged.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 @pytest.mark.parametrize(
     ("megabytes", "packed"),
-    [(300, False), pytest.param(300, True, marks=pytest.mark.slow), pytest.param(5_000, False, marks=pytest.mark.slow)],
+    [(300, False), pytest.param(300, True, marks=pytest.mark.slow), pytest.param(5_000, False, marks=pytest.mark.long)],
 )
 def test_a_large_file_is_streamed_in_bounded_memory(tmp_path, megabytes, packed):
     # a year in whatever order: of each block of lines every bucket of days gets some

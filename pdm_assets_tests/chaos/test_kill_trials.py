@@ -6,7 +6,7 @@ import pytest
 
 from pdm_assets_tests.chaos import trials
 
-pytestmark = [pytest.mark.journey, pytest.mark.slow]
+pytestmark = [pytest.mark.journey, pytest.mark.long]
 
 
 def test_whatever_is_killed_the_platform_finishes_by_itself_and_no_row_is_lost(tmp_path):
