@@ -75,9 +75,8 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
 
 def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
     """The first lines as Markdown, for the UI."""
-    columns = ("", "machine", "component", "why", "probability", "alerted (UTC)", "hours left", "days since replacement")
-    columns += ("saves", "within capacity")
-    head = f"| {' | '.join(columns)} |"
+    about = "machine | component | why | probability | alerted (UTC) | hours left | days since replacement"
+    head = f"| | {about} | saves | within capacity |"
     rows = [
         f"| {n} | {its.machine_id} | {its.component} | {its.reasons} | {its.probability:.0%} "
         f"| {its.first_alerted_at:%d %b %H:%M} | {_whole(its.expected_hours_left, 'not known')} "
@@ -85,7 +84,7 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
         for n, its in enumerate(lines[:limit], start=1)
     ]
     more = [f"\n{len(lines) - limit} more lines are on the page"] if len(lines) > limit else []
-    return "\n".join([head, "| --- " * len(columns) + "|", *rows, *more]) if rows else "nothing to see to"
+    return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows, *more]) if rows else "nothing to see to"
 
 
 def as_csv(lines: Sequence[Line], capacity: int) -> str:
