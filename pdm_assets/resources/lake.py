@@ -8,9 +8,9 @@ import datetime as dt
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ class Lake(dg.ConfigurableResource):
                 if cleared:
                     raise LakeError(f"{table.key} can not be created: {self.location(table)} holds no table still")
                 self._clear_abandoned_creation(table)
-                cleared = True
+                deadline, cleared = deadline + CREATED_BY_ANOTHER, True
             time.sleep(0.2)
 
     def format_of(self, table: Table) -> int:
@@ -256,7 +256,7 @@ class Lake(dg.ConfigurableResource):
         return [table for table in known if self.exists(table)]
 
     def _clear_abandoned_creation(self, table: Table) -> None:
-        """Remove the folder that a creation left which was killed before its commit, and nothing else."""
+        """Remove what a creation left that was killed before its commit, and nothing that another may be writing just now."""
         folder = Path(self.location(table))
         files = [path for path in folder.rglob("*") if not path.is_dir()]
         if foreign := [path for path in files if path.parent.name != "_delta_log" or not path.name.startswith(".")]:
@@ -264,7 +264,13 @@ class Lake(dg.ConfigurableResource):
                 f"{table.key} can not be created: its folder {folder} is no Delta table but holds {len(foreign)} files, "
                 f"such as {foreign[0].relative_to(folder)}. Move them away and try again"
             )
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in files:
+            with suppress(FileNotFoundError):  # renamed by its writer, or cleared by another
+                if time.time() - path.stat().st_mtime >= CREATED_BY_ANOTHER:
+                    path.unlink()
+        for directory in (folder / "_delta_log", folder):
+            with suppress(OSError):  # not empty: what is new in it is not ours to remove
+                directory.rmdir()
 
     @property
     def _note(self) -> Path | None:
@@ -319,11 +325,11 @@ class Lake(dg.ConfigurableResource):
     def rows_by_day(self, table: Table, start: dt.date, end: dt.date) -> dict[dt.date, int]:
         """Rows of each day of [start, end), counted from the log's file statistics: no data is read."""
         counts = dict.fromkeys(_days(start, end), 0)
+        if not self.exists(table):
+            return counts
         if self.catalog:
             for day, rows in self.read(table, start, end).groupBy(DATE).count().collect():
                 counts[day] = rows
-            return counts
-        if not self.exists(table):
             return counts
         files = self.delta(table).get_add_actions(flatten=True)
         days, rows = files.column("partition.date").to_pylist(), files.column("num_records").to_pylist()

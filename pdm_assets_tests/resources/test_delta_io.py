@@ -1,5 +1,9 @@
 """The lake and its IO manager: single days, ranges, empty days, first writes, and what is refused."""
 
+import os
+import time
+from pathlib import Path
+
 import dagster as dg
 import pytest
 from pyspark.errors import PySparkException
@@ -7,6 +11,7 @@ from pyspark.errors import PySparkException
 from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake, LakeError
+from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import ERRORS, MACHINES, TELEMETRY
 from pdm_assets_tests import builders
 from pdm_assets_tests.builders import day
@@ -102,6 +107,41 @@ def test_a_creation_that_was_killed_is_cleared_away_and_begun_again(lake, tmp_pa
     here.ensure(ERRORS)
     assert here.version(ERRORS) == 0
     assert here.delta(ERRORS).metadata().configuration.keys() >= {"delta.constraints.error_code_is_known"}
+
+
+@pytest.fixture
+def abandoned(tmp_path):
+    """A table's log with what a creation left an hour ago."""
+    log = tmp_path / "raw" / "errors" / "_delta_log"
+    log.mkdir(parents=True)
+    left = log / ".00000000000000000000.json.6c4b.tmp"
+    left.write_text("{")
+    an_hour_ago = time.time() - 3600
+    os.utime(left, (an_hour_ago, an_hour_ago))
+    return log
+
+
+def clear(root):
+    Lake(spark=SparkEngine(), root=str(root))._clear_abandoned_creation(ERRORS)
+
+
+def test_of_a_creation_that_is_merely_slow_nothing_is_cleared_away(abandoned, tmp_path):
+    at_work = abandoned / ".00000000000000000000.json.77aa.tmp"
+    at_work.write_text("{")
+    clear(tmp_path)
+    assert list(abandoned.iterdir()) == [at_work]
+
+
+def test_a_commit_that_lands_while_an_abandoned_creation_is_cleared_away_stays(abandoned, tmp_path, monkeypatch):
+    commit, unlink = abandoned / "00000000000000000000.json", Path.unlink
+
+    def commit_meanwhile(path):
+        commit.write_text("{}")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", commit_meanwhile)
+    clear(tmp_path)
+    assert list(abandoned.iterdir()) == [commit]
 
 
 def test_files_of_someone_else_in_a_tables_folder_are_named_and_stay(lake, tmp_path, monkeypatch):
