@@ -65,7 +65,9 @@ def test_no_secret_is_told_or_kept(tmp_path, engine, spark, refusing, monkeypatc
     remote = SparkEngine.of(Settings(data=tmp_path, spark_mode="remote", spark_remote=info.address))
     good, snapshot = run(tmp_path / "good", remote, engine)
     assert good.success
-    settings = Settings(data=tmp_path, spark_mode="remote", spark_remote=f"sc://localhost:{info.port}/;token={WRONG_TOKEN}")
+    # another data root, for resources that are alike share their session
+    wrong = f"sc://localhost:{info.port}/;token={WRONG_TOKEN}"
+    settings = Settings(data=tmp_path / "wrong", spark_mode="remote", spark_remote=wrong)
     remote = SparkEngine.of(settings)
     bad, _ = run(tmp_path / "bad", remote, engine)
     environ = {"PDM_DATA": str(tmp_path / "mirror"), "PDM_MLFLOW_URI": refusing, "MLFLOW_TRACKING_USERNAME": "plant"}

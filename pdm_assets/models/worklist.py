@@ -50,7 +50,7 @@ def open_episodes(
         for first, last in zip(begins[is_fresh], ends[is_fresh], strict=True):
             machine, last_alert = int(ordered.machine[first]), int(ordered.at[last])
             past = closings[component]
-            if not np.any((past.machine == machine) & (past.at > last_alert)):
+            if not np.any((past.machine == machine) & (past.at >= last_alert)):
                 found[machine, component] = Episode(machine, component, int(ordered.at[first]), last_alert)
     return sorted(found.values(), key=lambda episode: (episode.machine, episode.component))
 

@@ -37,9 +37,9 @@ def test_alerts_up_to_a_day_apart_are_one_episode_from_the_first_to_the_last():
 @pytest.mark.parametrize(
     ("alerts", "closings", "found"),
     [
-        # repaired or failed after the last alert: closed; at the instant of an alert, the alert is of what comes after
+        # repaired or failed after the last alert: closed; at its instant too, for the readings behind it are from before
         ([(1, 24), (1, 36)], [(1, 40)], []),
-        ([(1, 24), (1, 36)], [(1, 36)], [(1, 36, 36)]),
+        ([(1, 24), (1, 36)], [(1, 36)], []),
         # an alert after the repair is another episode
         ([(1, 24), (1, 36), (1, 48)], [(1, 40)], [(1, 48, 48)]),
         # of another machine
