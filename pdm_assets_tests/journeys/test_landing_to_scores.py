@@ -31,9 +31,8 @@ def days_of_last_write(data, table):
 
 
 def readings_heard(data):
-    return (
-        DeltaTable(str(data / "lake" / "features/observations")).to_pyarrow_table(["readings_36h"])["readings_36h"].to_pylist()
-    )
+    observations = DeltaTable(str(data / "lake" / "features" / "observations"))
+    return observations.to_pyarrow_table(columns=["readings_36h"])["readings_36h"].to_pylist()
 
 
 @pytest.fixture(scope="module")
