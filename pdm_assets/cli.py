@@ -292,7 +292,8 @@ def _put_in_force(store: "ModelStore", card: "ModelCard", day: dt.date, reason: 
         raise click.ClickException(
             f"{card.version} foretells {card.horizon_hours} h ahead, PDM_HORIZON_HOURS={store.horizon_hours}"
         )
-    store.decide(card.version, Verdict(True, (Condition("asked for", True, reason),)), day, f"user {_user()}")
+    with store.alone():  # the gate may be about to decide: it then looks again
+        store.decide(card.version, Verdict(True, (Condition("asked for", True, reason),)), day, f"user {_user()}")
     now = store.in_force(day, store.registered(), store.decisions())
     click.echo(f"{now.version if now else 'nothing'} is in force from {day} on")
     _show_in_mlflow(store)

@@ -20,7 +20,7 @@ LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each c
 ERROR_LOOKBACK_HOURS = 24  # the tell-tale error fires 24 h before a failure (field notes 2.3)
 FIRST_OBSERVATION_HOUR = 6  # observations stand at 06:00 and then every cadence_hours
 
-# What `python benchmarks/search.py` found over temporal folds (benchmarks/search.md).
+# `python benchmarks/search.py` found none that is better by more than noise (benchmarks/search.md).
 HYPERPARAMETERS: Mapping[ModelType, Mapping[str, int | float | str | bool]] = {
     # of 46 inputs only a few carry signal: a third at each split finds them sooner than the usual root
     "random_forest": {"numTrees": 40, "maxDepth": 8, "minInstancesPerNode": 5, "featureSubsetStrategy": "onethird"},

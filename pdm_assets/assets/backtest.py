@@ -7,7 +7,15 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 
 from pdm_assets.assets.training import TRAINED_ON, folds_before, picture, trained_for
-from pdm_assets.models.backtest import Fold, TooLittleHistory, fold_days, fold_settings, folds_of
+from pdm_assets.models.backtest import (
+    Fold,
+    TooLittleHistory,
+    fold_days,
+    fold_settings,
+    folds_of,
+    last_twelve_months,
+    terms_of,
+)
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake
@@ -49,7 +57,7 @@ def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: La
     if said:
         context.add_output_metadata({"skipped": "; ".join(said)})
     if folds:
-        shown = [*folds_before(lake, start), *folds]
+        shown = last_twelve_months([*folds_before(lake, start, SETTINGS), *folds])
         summary = {
             "mean_and_worst_fold": dg.MetadataValue.md(table_of(shown).markdown),
             "over_time": picture(backtest_picture(shown)),
@@ -57,8 +65,11 @@ def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: La
         # of the last fold, and of the last day, which the asset's page shows: a picture a day would swell the event log
         for day in {folds[-1].cutoff, end - dt.timedelta(days=1)}:
             context.add_asset_metadata(summary, asset_key=context.asset_key, partition_key=day.isoformat())
-    names = [column.name for column in BACKTEST.columns]
-    rows = [(*(getattr(fold, name) for name in names), fold.cutoff) for fold in folds]
+    terms = terms_of(SETTINGS)
+    rows = [
+        (*(terms if column.name == "terms" else getattr(fold, column.name) for column in BACKTEST.columns), fold.cutoff)
+        for fold in folds
+    ]
     return lake.spark.spark_session.createDataFrame(rows, BACKTEST.struct)
 
 

@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field
 from pyspark.sql import DataFrame
 
-from pdm_assets.models.backtest import FOLDS_SHOWN, Fold
+from pdm_assets.models.backtest import Fold, last_twelve_months, terms_of
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.promotion import Verdict
 from pdm_assets.models.windows import first_possible_cutoff, model_windows
@@ -21,7 +21,7 @@ from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, Decision, ModelStore, Registered
 from pdm_assets.resources.reports import Reports
-from pdm_assets.schemas.features import BACKTEST, COMPONENT_FAILURES, OBSERVATIONS
+from pdm_assets.schemas.features import BACKTEST, COMPONENT_FAILURES, COMPONENT_RISK, OBSERVATIONS
 from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import ModelType, Settings
@@ -74,34 +74,43 @@ def failure_model(
     """One row per day: the model in force, which knew nothing from that day's start on.
 
     A challenger is trained here when there is none yet, when the newest is older than PDM_RETRAIN_EVERY_DAYS, or when forced.
-    It is in force from its day on if the gate promotes it (docs/models.md); else yesterday's model is carried forward. So a
-    backfill of a year retrains as it would have happened live, never once a day.
+    It is in force from its day on if the gate promotes it (docs/models.md), or from the next one on if its day is scored
+    already; else yesterday's model is carried forward. So a backfill of a year retrains as it would have happened live, never
+    once a day.
     """
     days = [dt.date.fromisoformat(key) for key in sorted(context.partition_keys)]
     observed = lake.first_and_last_day(OBSERVATIONS)
     models, decisions = model_store.registered(), model_store.decisions()
     chosen: dict[dt.date, DayModel] = {}
     trained: dict[dt.date, str] = {}
+    failed: tuple[dt.date, str] | None = None  # the latest attempt of this run that made no model
     for day in days:
         incumbent = model_store.in_force(day, models, decisions)
         forced = config.force and day == days[-1]
         said = _not_due(day, models, decisions, model_store)
         if forced or said is None:
-            missing = _what_is_missing(day, observed and observed[0])
-            found = missing or _train(context, config, lake, model_store, reports, day, incumbent)
+            missing = _what_is_missing(day, observed and observed[0]) or (None if forced else _was_tried(day, failed))
+            found = missing or _train(context, config, lake, model_store, reports, day)
             if isinstance(found, TrainedFor):
                 models, decisions = model_store.registered(), model_store.decisions()
                 trained[day] = found.version
-                if found.verdict.is_promoted:
+                if found.verdict.is_promoted and found.in_force_from == day:
                     chosen[day] = DayModel(found.version, day, "trained", f"{'forced' if forced else 'due'}, and promoted")
                     continue
-                said = f"{found.version} was refused: {found.verdict.reason}"
+                incumbent = model_store.in_force(day, models, decisions)  # another may have been put in charge meanwhile
+                said = (
+                    f"{_from_later_on(found.version, found.in_force_from)}: {day} has scores already"
+                    if found.verdict.is_promoted
+                    else f"{found.version} was refused: {found.verdict.reason}"
+                )
             elif forced:
                 raise dg.Failure(f"no model can be trained for {day}: {found}")
-            elif incumbent is None:
-                chosen[day] = DayModel(None, None, "too little history", found)
-                continue
             else:
+                if missing is None:
+                    failed = day, found
+                if incumbent is None:
+                    chosen[day] = DayModel(None, None, "too little history", found)
+                    continue
                 said = f"a new one is due, but {found}"
         chosen[day] = (
             DayModel(incumbent.version, incumbent.cutoff, "carried forward", said)
@@ -113,10 +122,11 @@ def failure_model(
 
 
 class TrainedFor(NamedTuple):
-    """A model that a day got, and what the gate said of it."""
+    """A model that a day got, what the gate said of it, and the first day that is for."""
 
     version: str
     verdict: Verdict
+    in_force_from: dt.date
 
 
 def _not_due(day: dt.date, models: Sequence[Registered], decisions: Sequence[Decision], store: ModelStore) -> str | None:
@@ -126,7 +136,20 @@ def _not_due(day: dt.date, models: Sequence[Registered], decisions: Sequence[Dec
     if not known or (age := (day - known[-1].cutoff).days) >= SETTINGS.retrain_every_days:
         return None
     last = decided[known[-1].version]
-    return f"{age} days old" if last.is_promoted else f"{last.version} was refused: {last.reason}"
+    if not last.is_promoted:
+        return f"{last.version} was refused: {last.reason}"
+    return _from_later_on(last.version, last.in_force_from) if last.in_force_from > day else f"{age} days old"
+
+
+def _from_later_on(version: str, first: dt.date) -> str:
+    return f"{version} is promoted, in force from {first} on"
+
+
+def _was_tried(day: dt.date, failed: tuple[dt.date, str] | None) -> str | None:
+    """Why none is trained for a day of a range where an earlier day's training failed: one day more hardly changes that."""
+    if failed is None or day - failed[0] >= dt.timedelta(days=SETTINGS.retrain_every_days):
+        return None
+    return f"the training for {failed[0]} failed and is not tried again so soon: {failed[1]}"
 
 
 def _what_is_missing(day: dt.date, history_begins: dt.date | None) -> str | None:
@@ -178,17 +201,18 @@ def _train(
     store: ModelStore,
     reports: Reports,
     day: dt.date,
-    incumbent: Registered | None,
 ) -> TrainedFor | str:
     """Train and register a model for a day and let the gate decide; what stood in the way, if it can't be made."""
     from pdm_assets.models.model_page import page
     from pdm_assets.models.pictures import backtest_picture, pictures_of
     from pdm_assets.models.reports import baselines, components, conditions
-    from pdm_assets.models.training import TrainingError, weigh
+    from pdm_assets.models.training import TrainingError
 
     kind: ModelType = config.model_type.value if config.model_type else SETTINGS.model_type
     context.log.info(f"training {kind} for {day}")
-    champion = store.load(incumbent.version) if incumbent else None  # a damaged one is told before the training, not after it
+    _, incumbent = _rival(lake, store, day)
+    if incumbent:
+        store.load(incumbent.version)  # a damaged one is told before the training, not after it
     try:
         version = f"{kind}-{day}-{context.run.run_id[:8]}"
         trained = trained_for(lake, day, kind=kind, settings=SETTINGS, version=version)
@@ -196,16 +220,17 @@ def _train(
         return str(error)
     card, pictures = trained.card, pictures_of(trained)
     store.save(trained, pictures, context.run.run_id)
-    verdict = weigh(trained, champion)
-    store.decide(card.version, verdict, day, f"gate, run {context.run.run_id}")
-    context.log.info(f"{card.version} is {'promoted' if verdict.is_promoted else 'refused'}: {verdict.reason}")
+    found = _decide(lake, store, trained, f"gate, run {context.run.run_id}")
+    verdict = found.verdict
+    outcome = "promoted from" if verdict.is_promoted else "refused for"
+    context.log.info(f"{card.version} is {outcome} {found.in_force_from}: {verdict.reason}")
     rows, events = card.metrics["test"][POOLED], card.events[POOLED]
     shown = {
         **{name: getattr(events.observed, name) for name in EVENT_METRICS},
         **{name: getattr(rows, name) for name in ROW_METRICS},
         "saving": events.saving,
     }
-    folds = folds_before(lake, day + dt.timedelta(days=1))  # of cutoffs up to this day: known when it began
+    folds = folds_before(lake, day + dt.timedelta(days=1), SETTINGS)  # of cutoffs up to this day: known when it began
     over_time = {"backtest": backtest_picture(folds)} if folds else {}
     html = page(card, verdict, folds, {**pictures, **over_time})
     context.add_asset_metadata(
@@ -223,7 +248,36 @@ def _train(
         asset_key=context.asset_key,
         partition_key=day.isoformat(),
     )
-    return TrainedFor(card.version, verdict)
+    return found
+
+
+def _rival(lake: Lake, store: ModelStore, day: dt.date) -> tuple[dt.date, Registered | None]:
+    """The first day that a model trained for a day may be in force, and the model that it would replace then.
+
+    A day that is scored keeps its scores: what is trained for it takes charge on the next. Only where no model is in force,
+    so that nothing could score the day again, does it take charge at once.
+    """
+    models, decisions = store.registered(), store.decisions()
+    incumbent = store.in_force(day, models, decisions)
+    next_day = day + dt.timedelta(days=1)
+    if incumbent is None or not lake.rows_by_day(COMPONENT_RISK, day, next_day)[day]:
+        return day, incumbent
+    return next_day, store.in_force(next_day, models, decisions)
+
+
+def _decide(lake: Lake, store: ModelStore, trained: "TrainedModel", by: str) -> TrainedFor:
+    """Let the gate weigh a model against the one that it would replace; again, if that became another one meanwhile."""
+    from pdm_assets.models.training import weigh
+
+    version, day = trained.card.version, trained.card.cutoff
+    while True:
+        weighed = _rival(lake, store, day)
+        incumbent = weighed[1]
+        verdict = weigh(trained, store.load(incumbent.version) if incumbent else None)
+        with store.alone():
+            if _rival(lake, store, day) == weighed:
+                store.decide(version, verdict, weighed[0], by)
+                return TrainedFor(version, verdict, weighed[0])
 
 
 def _show_in_mlflow(context: dg.AssetExecutionContext, store: ModelStore, trained: Mapping[dt.date, str]) -> None:
@@ -245,14 +299,15 @@ def _show_in_mlflow(context: dg.AssetExecutionContext, store: ModelStore, traine
             context.add_asset_metadata(link, asset_key=context.asset_key, partition_key=day.isoformat())
 
 
-def folds_before(lake: Lake, day: dt.date) -> list[Fold]:
-    """The backtest's folds of cutoffs before a day, as far back as is shown."""
+def folds_before(lake: Lake, day: dt.date, settings: Settings) -> list[Fold]:
+    """The backtest's last twelve months of folds with a cutoff before a day, of those made on the settings' terms."""
     if not lake.exists(BACKTEST):
         return []
-    names = {field.name for field in dataclasses.fields(Fold)}
-    rows = lake.rows(BACKTEST, day - dt.timedelta(days=31 * FOLDS_SHOWN), day)
-    folds = [Fold(cutoff=row[DATE], **{name: value for name, value in row.items() if name in names}) for row in rows]
-    return sorted(folds, key=lambda fold: fold.cutoff)
+    names, terms = {field.name for field in dataclasses.fields(Fold)}, terms_of(settings)
+    rows = [row for row in lake.rows(BACKTEST, day - dt.timedelta(days=366), day) if row.get("terms") == terms]
+    return last_twelve_months(
+        [Fold(cutoff=row[DATE], **{name: value for name, value in row.items() if name in names}) for row in rows]
+    )
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:

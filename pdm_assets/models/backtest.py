@@ -16,7 +16,6 @@ from pdm_assets.models.windows import LOOKBACK_DAYS, model_windows
 from pdm_assets.settings import Settings
 
 LEAST_TRAIN_DAYS = 90  # or PDM_TRAIN_DAYS, if that is less
-FOLDS_SHOWN = 12
 
 
 class TooLittleHistory(ValueError):
@@ -125,6 +124,22 @@ def folds_of(card: ModelCard, fit_seconds: float) -> list[Fold]:
             )
         )
     return found
+
+
+def terms_of(settings: Settings) -> str:
+    """What a fold is foretold and charged by, in one text: folds of other terms do not compare."""
+    return (
+        f"{settings.horizon_hours} h ahead, {settings.least_lead_hours} h at least, seen every {settings.cadence_hours} h; "
+        f"a missed failure {settings.cost_missed_failure:g}, a false visit {settings.cost_false_visit:g}, "
+        f"a planned repair {settings.cost_planned_repair:g}"
+    )
+
+
+def last_twelve_months(folds: Sequence[Fold]) -> list[Fold]:
+    """The folds of the newest cutoff and of the eleven months before it, the earliest first."""
+    newest = max((fold.cutoff for fold in folds), default=dt.date.max)
+    before = newest.replace(year=newest.year - 1)  # the first of a month: every year has it
+    return sorted((fold for fold in folds if fold.cutoff > before), key=lambda fold: fold.cutoff)
 
 
 def summarize(folds: Sequence[Fold], component: str = POOLED) -> dict[str, dict[str, MeanAndWorst]]:

@@ -1,19 +1,21 @@
 """Why a model alerts: each sign is taken away in turn, and what the probability loses by it is the sign's share.
 
-A sign is all features of one channel, one error code or one component's age; taken away means set to its usual value in the
-training window. This asks the model itself, whatever its type: a reason is never given that the model did not use.
+A sign is all features of one channel, one error code or one component's age, or the machine's model. Taken away means set to
+its usual value in the training window; the machine's model, to that one in training with the least probability. This asks the
+model itself, whatever its type: a reason is never given that the model did not use.
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.models.card import ModelCard
+from pdm_assets.models.pipeline import known_categories
 from pdm_assets.models.scoring import probability
-from pdm_assets.schemas.features import NUMERIC_FEATURES, OBSERVATION_KEY
+from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
 
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
 NOTHING = "nothing"
 AGE = "age_years"
+(MACHINE_MODEL,) = CATEGORICAL_FEATURES
 LEAST_SHARE = 0.1  # of the probability: less is no reason
 MOST_REASONS = 3
-SIGNS: Mapping[str, tuple[str, ...]] = {
+UNREMARKABLE = 2.0  # standard errors of a mean: chance alone takes it as far
+NUMERIC_SIGNS: Mapping[str, tuple[str, ...]] = {
     sign: tuple(name for name in NUMERIC_FEATURES if name == sign or name.startswith(f"{sign}_"))
     for sign in (*CHANNEL_NAMES, *ERROR_CODES, *COMPONENTS, AGE)
 }
@@ -47,7 +51,8 @@ def shares(
         pipeline: the model.
         card: its card, for the usual values.
     """
-    without = F.explode(F.array(*(F.lit(sign) for sign in (NOTHING, *SIGNS)))).alias("without")
+    other_models = {f"{MACHINE_MODEL}={name}": name for name in known_categories(pipeline)[MACHINE_MODEL]}
+    without = F.explode(F.array(*(F.lit(sign) for sign in (NOTHING, *NUMERIC_SIGNS, *other_models)))).alias("without")
     rows = observations.select("*", without)
     usual = {name: value for name, value in card.usual.items() if name in observations.columns}
     rows = rows.withColumns(
@@ -55,11 +60,13 @@ def shares(
             name: F.when(F.col("without") == sign, F.lit(usual[name]).cast(observations.schema[name].dataType)).otherwise(
                 F.col(name)
             )
-            for sign, names in SIGNS.items()
+            for sign, names in NUMERIC_SIGNS.items()
             for name in names
             if name in usual
         }
     )
+    changed = F.create_map(*(F.lit(text) for pair in other_models.items() for text in pair))
+    rows = rows.withColumn(MACHINE_MODEL, F.coalesce(changed[F.col("without")], F.col(MACHINE_MODEL)))
     found = (
         pipeline.transform(rows)
         .select(*OBSERVATION_KEY, "without", *(probability(component, card).alias(component) for component in COMPONENTS))
@@ -67,20 +74,25 @@ def shares(
         .to_pylist()
     )
     whole = {(row["machine_id"], row["observed_at"]): row for row in found if row["without"] == NOTHING}
-    lost: dict[tuple[int, dt.datetime, str], list[Share]] = {}
+    lost: dict[tuple[int, dt.datetime, str], dict[str, float]] = {}
     for row in found:
         if row["without"] == NOTHING:
             continue
         key = row["machine_id"], row["observed_at"]
+        sign = MACHINE_MODEL if row["without"] in other_models else row["without"]
         for component in COMPONENTS:
-            lost.setdefault((*key, component), []).append(Share(row["without"], whole[key][component] - row[component]))
-    return {key: sorted(its, key=lambda share: (-share.lost, share.sign)) for key, its in lost.items()}
+            its = lost.setdefault((*key, component), {})
+            its[sign] = max(its.get(sign, -1.0), whole[key][component] - row[component])
+    return {
+        key: sorted((Share(*item) for item in its.items()), key=lambda share: (-share.lost, share.sign))
+        for key, its in lost.items()
+    }
 
 
 def in_words(
     found: Sequence[Share],
     probability_now: float,
-    features: Mapping[str, float | None],
+    features: Mapping[str, Any],
     errors: Mapping[str, dt.datetime],
     card: ModelCard,
     today: dt.date,
@@ -100,9 +112,7 @@ def in_words(
     return words or ["no single sign: several together"]
 
 
-def _word(
-    sign: str, features: Mapping[str, float | None], errors: Mapping[str, dt.datetime], card: ModelCard, today: dt.date
-) -> str:
+def _word(sign: str, features: Mapping[str, Any], errors: Mapping[str, dt.datetime], card: ModelCard, today: dt.date) -> str:
     if sign in CHANNEL_NAMES:
         return _channel(sign, features, card)
     if sign in ERROR_CODES:
@@ -111,20 +121,37 @@ def _word(
     if sign in COMPONENTS:
         days = features[f"{sign}_days_since_replacement"]
         return f"{sign} was never replaced" if days is None else f"{sign} is {days:.0f} days old"
-    return f"the machine is {features[AGE]:.0f} years old"
+    return f"machine model {features[sign]}" if sign == MACHINE_MODEL else f"the machine is {features[AGE]:.0f} years old"
 
 
-def _channel(channel: str, features: Mapping[str, float | None], card: ModelCard) -> str:
-    """The look-back whose mean is farthest from normal, in standard errors of such a mean."""
+def _channel(channel: str, features: Mapping[str, Any], card: ModelCard) -> str:
+    """The look-back whose mean is farthest from normal, in standard errors of such a mean.
+
+    Where no mean is remarkable and how much the readings scatter is farther from normal, that.
+    """
     usual = card.healthy.get(channel)
-    means = {hours: features[f"{channel}_mean_{hours}h"] for hours in LOOKBACK_HOURS}
-    known = {hours: mean for hours, mean in means.items() if mean is not None}
-    if usual is None or not known:
+    if usual is None:
         return f"{channel} of the last {max(LOOKBACK_HOURS)} h"
-    spread = {hours: usual.spread_over(hours) for hours in known}
+    scatter = usual.spread_over(1)  # of single readings, one an hour
     # a channel that never varied has no standard errors: the farthest then
-    hours = max(known, key=lambda h: abs(known[h] - usual.level) / (spread[h] or 1.0))
-    return f"{channel} {hours} h mean {known[hours]:.1f}, normal {usual.level:.1f} ± {spread[hours]:.1f}"
+    means = _distances(channel, "mean", features, usual.level, usual.spread_over)
+    scatters = _distances(channel, "std", features, scatter, lambda hours: scatter / (2 * hours) ** 0.5)
+    if not means:
+        return f"{channel} of the last {max(LOOKBACK_HOURS)} h"
+    hours, farthest = max(means.items(), key=lambda item: item[1])
+    if scatters and farthest < UNREMARKABLE and max(scatters.values()) > farthest:
+        hours = max(scatters, key=scatters.__getitem__)
+        return f"{channel} {hours} h scatter {features[f'{channel}_std_{hours}h']:.1f}, normal {scatter:.1f}"
+    mean, spread = features[f"{channel}_mean_{hours}h"], usual.spread_over(hours)
+    return f"{channel} {hours} h mean {mean:.1f}, normal {usual.level:.1f} ± {spread:.1f}"
+
+
+def _distances(
+    channel: str, statistic: str, features: Mapping[str, Any], normal: float, error: Callable[[int], float]
+) -> dict[int, float]:
+    """How many standard errors a statistic is from normal, by look-back; of those that are known."""
+    values = {hours: features.get(f"{channel}_{statistic}_{hours}h") for hours in LOOKBACK_HOURS}
+    return {hours: abs(value - normal) / (error(hours) or 1.0) for hours, value in values.items() if value is not None}
 
 
 def _when(at: dt.datetime, today: dt.date) -> str:

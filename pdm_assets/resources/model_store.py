@@ -1,12 +1,15 @@
 """Where models live: saved pipelines with their cards, the registry of versions, and what was decided on them."""
 
 import datetime as dt
+import fcntl
 import json
+import os
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,8 +148,9 @@ class ModelStore(dg.ConfigurableIOManager):
         for name, png in pictures.items():
             (partial / f"{name}.png").write_bytes(png)
         model_folder.seal(partial)
-        self._put(partial, trained.card.version)
-        self._register(trained.card, {"run_id": run_id})
+        with self.alone():
+            self._put(partial, trained.card.version)
+            self._register(trained.card, {"run_id": run_id})
 
     def _clear_abandoned(self) -> None:
         """Remove folders that runs and imports left half-written which died; nothing reads them."""
@@ -160,8 +164,19 @@ class ModelStore(dg.ConfigurableIOManager):
             raise ModelFolderError(f"{version!r} is no name for a version")
         return Path(self.root) / version
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process registers or decides: of two that look and then write, the second sees the first."""
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
     def _put(self, partial: Path, version: str) -> None:
-        """Give a whole folder its name. One that is not registered is left of a run that died there: it makes way."""
+        """Give a whole folder its name, alone. One that is not registered is left of a run that died there: it makes way."""
         if any(model.version == version for model in self.registered()):
             raise ModelFolderError(f"{version} is registered already")
         shutil.rmtree(self.folder(version), ignore_errors=True)
@@ -190,12 +205,13 @@ class ModelStore(dg.ConfigurableIOManager):
         try:
             card = self._fitting_card(partial)
             self._try_out(partial, card)
-            self._put(partial, card.version)
+            # In the row too: the versions that such a card names are those of another lake's tables.
+            origin = {"taken_from": archive.name, "taken_by": by}
+            with self.alone():
+                self._put(partial, card.version)
+                self._register(card, origin, origin)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        # In the row too: the versions that such a card names are those of another lake's tables.
-        origin = {"taken_from": archive.name, "taken_by": by}
-        self._register(card, origin, origin)
         return card
 
     def _fitting_card(self, folder: Path) -> ModelCard:

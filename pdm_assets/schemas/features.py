@@ -135,6 +135,12 @@ BACKTEST = Table(
     columns=(
         column("model_type", T.StringType(), "classifier"),
         column("component", T.StringType(), "component, or pooled"),
+        column(
+            "terms",
+            T.StringType(),
+            "horizon, least lead, cadence and costs: folds of other terms do not compare",
+            nullable=True,
+        ),
         column("train_days", T.IntegerType(), "length of the training window; less than PDM_TRAIN_DAYS where history is short"),
         column("observations", T.LongType(), "observations of the test window"),
         column("failures", T.LongType(), "failures of the test window"),

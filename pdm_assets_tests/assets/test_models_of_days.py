@@ -12,6 +12,7 @@ from pdm_assets.assets import backtest, scoring, training
 from pdm_assets.automation.jobs import score_range
 from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.models.training import TrainingError
+from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.schemas.features import (
     BACKTEST,
     COMPONENT_FAILURES,
@@ -42,6 +43,7 @@ EVERY_WEEK = Settings(train_days=5, calibration_days=3, test_days=3, retrain_eve
 # two days of look-back, then 5 + 2 + 3 + 2 + 3 + 2 days of windows and gaps
 WORKS_FROM = FIRST_DAY + dt.timedelta(days=19)
 
+FORCE = {"ops": {"models__failure_model": {"config": {"force": True}}}}
 SILENT_DAY = CUTOFF + dt.timedelta(days=3)  # of machine 4: it has less than half of the readings then
 
 
@@ -71,22 +73,45 @@ def without_models(plant, spark):
             spark.sql(f"DELETE FROM delta.`{plant.lake.location(table)}`")
 
 
+class Gate:
+    """What a test tells the gate and sees of it."""
+
+    def __init__(self) -> None:
+        self.refused: set[dt.date] = set()  # models of these days are
+        self.weighed: list[tuple[str, str | None]] = []  # challengers and their incumbents
+        self.meanwhile = lambda: None  # what another process does while the gate weighs
+
+
 @pytest.fixture
-def registering(plant, spark, without_models, monkeypatch):
-    """Training that only registers and decides: what is asked here is when it happens. Models of the days in it are refused."""
+def gate(plant, spark, without_models, tree, monkeypatch):
+    """Trainings without training: what is asked here is when they happen, and what becomes of the model."""
+    gate = Gate()
+
+    def save(store, trained, pictures, run_id):
+        register(plant, spark, trained.card.version, trained.card.cutoff)
+
+    def weigh(trained, incumbent):
+        gate.weighed.append((trained.card.version, incumbent))
+        gate.meanwhile()
+        is_good = trained.card.cutoff not in gate.refused
+        return Verdict(is_good, (Condition("cheap enough", is_good, "it costs a fortune"),))
+
+    def trained_for(lake, on, **_):
+        return tree._replace(card=dataclasses.replace(tree.card, version=f"model-{on}", cutoff=on))
+
     monkeypatch.setattr(training, "SETTINGS", EVERY_WEEK)
-    refused: set[dt.date] = set()
+    monkeypatch.setattr(training, "trained_for", trained_for)
+    monkeypatch.setattr("pdm_assets.models.training.weigh", weigh)
+    monkeypatch.setattr("pdm_assets.models.pictures.pictures_of", lambda _: {})
+    monkeypatch.setattr("pdm_assets.models.model_page.page", lambda *_: "")
+    monkeypatch.setattr(ModelStore, "save", save)
+    monkeypatch.setattr(ModelStore, "load", lambda _, version: version)
+    return gate
 
-    def register(context, config, lake, store, reports, on, incumbent):
-        now = dt.datetime.now(dt.UTC)
-        row = (f"model-{on}", "random_forest", 48, dt.datetime.combine(on, dt.time(), dt.UTC), now, "{}")
-        lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
-        verdict = Verdict(on not in refused, (Condition("cheap enough", on not in refused, "it costs a fortune"),))
-        store.decide(f"model-{on}", verdict, on, "the test")
-        return training.TrainedFor(f"model-{on}", verdict)
 
-    monkeypatch.setattr(training, "_train", register)
-    return refused
+def register(plant, spark, version, cutoff):
+    row = (version, "random_forest", 48, dt.datetime.combine(cutoff, dt.time(), dt.UTC), dt.datetime.now(dt.UTC), "{}")
+    plant.lake.append(REGISTRY, spark.createDataFrame([row], REGISTRY.struct), {})
 
 
 def in_force(plant, first, last):
@@ -96,7 +121,7 @@ def in_force(plant, first, last):
     }
 
 
-def test_a_range_trains_as_it_would_have_happened_and_never_once_a_day(plant, registering):
+def test_a_range_trains_as_it_would_have_happened_and_never_once_a_day(plant, gate):
     last = WORKS_FROM + dt.timedelta(days=10)
     assert plant.run(FIRST_DAY.isoformat(), last.isoformat(), tables="failure_model").success
     found = in_force(plant, FIRST_DAY, last + dt.timedelta(days=1))
@@ -111,15 +136,14 @@ def test_a_range_trains_as_it_would_have_happened_and_never_once_a_day(plant, re
     assert len(plant.store.registered()) == 2
 
 
-def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, registering):
-    force = {"ops": {"models__failure_model": {"config": {"force": True}}}}
+def test_forced_it_trains_for_the_last_day_and_says_so_when_it_can_not(plant, gate):
     plant.run(WORKS_FROM.isoformat(), tables="failure_model")
     forced = WORKS_FROM + dt.timedelta(days=2)
-    assert plant.run(WORKS_FROM.isoformat(), forced.isoformat(), tables="failure_model", run_config=force).success
+    assert plant.run(WORKS_FROM.isoformat(), forced.isoformat(), tables="failure_model", run_config=FORCE).success
     found = in_force(plant, WORKS_FROM, forced + dt.timedelta(days=1))
     assert [version for version, _ in found.values()].count(f"model-{forced}") == 1
     assert found[forced] == (f"model-{forced}", "trained")
-    too_early = plant.run("2015-01-05", tables="failure_model", run_config=force)
+    too_early = plant.run("2015-01-05", tables="failure_model", run_config=FORCE)
     assert f"A first model works from {WORKS_FROM} on" in failure(too_early)
 
 
@@ -141,9 +165,9 @@ def test_a_training_makes_the_model_type_that_it_is_asked_for(plant, without_mod
     assert asked == ["random_forest", "decision_tree"]
 
 
-def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, registering):
+def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, gate):
     week_later, last = WORKS_FROM + dt.timedelta(days=7), WORKS_FROM + dt.timedelta(days=14)
-    registering.add(week_later)
+    gate.refused.add(week_later)
     assert plant.run(WORKS_FROM.isoformat(), last.isoformat(), tables="failure_model").success
     found = plant.lake.rows(TABLES["models/failure_model"], WORKS_FROM, last + dt.timedelta(days=1))
     versions = {row["date"]: row["model_version"] for row in found}
@@ -156,8 +180,8 @@ def test_a_refused_challenger_is_kept_and_not_tried_again_the_next_day(plant, re
     assert [m.version for m in plant.store.registered()] == [f"model-{day}" for day in (WORKS_FROM, week_later, last)]
 
 
-def test_a_first_model_that_is_refused_leaves_no_model_in_force_and_says_how_to_get_one(plant, registering):
-    registering.add(WORKS_FROM)
+def test_a_first_model_that_is_refused_leaves_no_model_in_force_and_says_how_to_get_one(plant, gate):
+    gate.refused.add(WORKS_FROM)
     day_after = WORKS_FROM + dt.timedelta(days=1)
     text = failure(plant.run(WORKS_FROM.isoformat(), day_after.isoformat(), tables="failure_model component_risk"))
     assert "no model is in force" in text
@@ -166,7 +190,7 @@ def test_a_first_model_that_is_refused_leaves_no_model_in_force_and_says_how_to_
     assert in_force(plant, WORKS_FROM, day_after) == {WORKS_FROM: (None, "refused")}
 
 
-def test_a_promotion_holds_from_its_day_on_until_the_next_and_never_for_a_day_the_model_knew(plant, registering):
+def test_a_promotion_holds_from_its_day_on_until_the_next_and_never_for_a_day_the_model_knew(plant, gate):
     first, second = WORKS_FROM, WORKS_FROM + dt.timedelta(days=7)
     assert plant.run(first.isoformat(), second.isoformat(), tables="failure_model").success
     back = second + dt.timedelta(days=3)
@@ -185,7 +209,89 @@ def test_a_promotion_holds_from_its_day_on_until_the_next_and_never_for_a_day_th
     assert on(back) == on(back + dt.timedelta(days=100)) == f"model-{first}"
 
 
-def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant, registering, spark):
+@pytest.fixture
+def with_scores(plant, spark):
+    """Days that have scores already."""
+    first, last = WORKS_FROM, WORKS_FROM + dt.timedelta(days=14)
+
+    def score(*days):
+        rows = [
+            (1, dt.datetime.combine(on, dt.time(6), dt.UTC), "comp1", 0.1, 0.5, False, "old", dt.datetime.now(dt.UTC), 1, on)
+            for on in days
+        ]
+        plant.lake.replace_days(COMPONENT_RISK, spark.createDataFrame(rows, COMPONENT_RISK.struct), first, last, {})
+
+    yield score
+    plant.lake.replace_days(COMPONENT_RISK, None, first, last, {})
+
+
+def test_a_model_promoted_for_a_day_that_is_scored_is_in_force_from_the_next_on(plant, gate, with_scores):
+    first, scored_day = WORKS_FROM, WORKS_FROM + dt.timedelta(days=3)
+    next_day = scored_day + dt.timedelta(days=1)
+    with_scores(first)
+    # a first model: none is there that could score the day again
+    assert plant.run(first.isoformat(), tables="failure_model").success
+    assert in_force(plant, first, first + dt.timedelta(days=1)) == {first: (f"model-{first}", "trained")}
+    with_scores(scored_day)
+    assert plant.run(scored_day.isoformat(), tables="failure_model", run_config=FORCE).success
+    (row,) = plant.lake.rows(TABLES["models/failure_model"], scored_day, next_day)
+    assert (row["model_version"], row["status"]) == (f"model-{first}", "carried forward")
+    said = f"model-{scored_day} is promoted, in force from {next_day} on"
+    assert row["detail"] == f"{said}: {scored_day} has scores already"
+    # an hour later, and the day after
+    assert plant.run(scored_day.isoformat(), next_day.isoformat(), tables="failure_model").success
+    later = plant.lake.rows(TABLES["models/failure_model"], scored_day, next_day + dt.timedelta(days=1))
+    assert {row["date"]: (row["model_version"], row["detail"]) for row in later} == {
+        scored_day: (f"model-{first}", said),
+        next_day: (f"model-{scored_day}", "1 days old"),
+    }
+
+
+def test_a_challenger_is_weighed_against_what_it_would_replace_when_the_gate_decides(plant, gate, with_scores, spark):
+    first, scored_day = WORKS_FROM, WORKS_FROM + dt.timedelta(days=3)
+    assert plant.run(first.isoformat(), tables="failure_model").success
+    with_scores(scored_day)
+    register(plant, spark, "other", first)
+
+    def another_is_promoted():
+        gate.meanwhile = lambda: None
+        yes = Verdict(True, (Condition("asked for by a user", True, ""),))
+        plant.store.decide("other", yes, scored_day + dt.timedelta(days=1), "a user")
+
+    gate.weighed.clear()
+    gate.meanwhile = another_is_promoted
+    assert plant.run(scored_day.isoformat(), tables="failure_model", run_config=FORCE).success
+    challenger = f"model-{scored_day}"
+    assert gate.weighed == [(challenger, f"model-{first}"), (challenger, "other")]
+    assert [d.version for d in plant.store.decisions()] == [f"model-{first}", "other", challenger]
+
+
+def test_a_training_that_fails_is_not_tried_again_on_each_day_of_a_range(plant, gate, monkeypatch):
+    tried = []
+
+    def trained_for(lake, on, **_):
+        tried.append(on)
+        raise TrainingError("nothing fails")
+
+    monkeypatch.setattr(training, "trained_for", trained_for)
+    last = WORKS_FROM + dt.timedelta(days=9)
+    day_before, week_later = WORKS_FROM - dt.timedelta(days=1), WORKS_FROM + dt.timedelta(days=7)
+    assert plant.run(day_before.isoformat(), last.isoformat(), tables="failure_model").success
+    assert tried == [WORKS_FROM, week_later]
+    said = {
+        row["date"]: row["detail"]
+        for row in plant.lake.rows(TABLES["models/failure_model"], day_before, last + dt.timedelta(days=1))
+    }
+    assert said[WORKS_FROM] == said[week_later] == "nothing fails"
+    assert said[WORKS_FROM + dt.timedelta(days=1)] == (
+        f"the training for {WORKS_FROM} failed and is not tried again so soon: nothing fails"
+    )
+    # forced, it is
+    assert "nothing fails" in failure(plant.run(last.isoformat(), tables="failure_model", run_config=FORCE))
+    assert tried[2:] == [last]
+
+
+def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant, gate, spark):
     assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
     spark.sql(f"DELETE FROM delta.`{plant.lake.location(DECISIONS)}`")  # as if the run had died between the two
     assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
@@ -323,12 +429,11 @@ def test_a_repair_closes_its_alarm_on_the_day_that_it_is_known(plant, model, spa
 
 def test_a_damaged_champion_is_told_before_a_challenger_is_trained(plant, model, monkeypatch):
     monkeypatch.setattr(training, "SETTINGS", SETTINGS)
-    force = {"ops": {"models__failure_model": {"config": {"force": True}}}}
     registered, card = plant.store.registered(), plant.store.folder("tree") / "card.json"
     whole = card.read_text()
     card.write_text("{}")
     try:
-        text = failure(plant.run((CUTOFF + dt.timedelta(days=20)).isoformat(), tables="failure_model", run_config=force))
+        text = failure(plant.run((CUTOFF + dt.timedelta(days=20)).isoformat(), tables="failure_model", run_config=FORCE))
     finally:
         card.write_text(whole)
     assert "card.json is not what was written: its checksum differs" in text

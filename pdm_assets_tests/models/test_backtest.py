@@ -3,6 +3,7 @@ import datetime as dt
 
 import pytest
 
+from pdm_assets.assets.training import folds_before
 from pdm_assets.models.backtest import (
     Fold,
     MeanAndWorst,
@@ -10,8 +11,10 @@ from pdm_assets.models.backtest import (
     fold_days,
     fold_settings,
     folds_of,
+    last_twelve_months,
     shared_cutoffs,
     summarize,
+    terms_of,
 )
 from pdm_assets.models.windows import model_windows
 from pdm_assets.schemas.features import BACKTEST
@@ -62,7 +65,57 @@ def test_a_fold_is_what_the_card_says_of_its_test_window():
 
 def test_a_fold_has_the_columns_of_its_table():
     names = {field.name for field in dataclasses.fields(Fold)} - {"cutoff"}
-    assert names == {column.name for column in BACKTEST.columns}
+    assert names == {column.name for column in BACKTEST.columns} - {"terms"}
+
+
+def test_the_last_twelve_months_are_twelve_whatever_there_is():
+    first = day("2014-01-01")
+    months = fold_days(first + dt.timedelta(days=n) for n in range(3 * 365))
+    found = last_twelve_months([fold(str(month)) for month in reversed(months)])
+    assert [its.cutoff for its in found] == months[-12:]
+    assert last_twelve_months([]) == []
+
+
+BACKTEST_FIGURES = [column.name for column in BACKTEST.columns if column.name != "terms"]
+
+
+class BacktestTable:
+    """Stands in for a lake: rows of models/backtest by day."""
+
+    def __init__(self, *folds):
+        self.folds = folds
+
+    def exists(self, table):
+        return table == BACKTEST
+
+    def rows(self, table, start, end):
+        return [
+            {**{name: getattr(its, name) for name in BACKTEST_FIGURES}, "date": its.cutoff, "terms": terms_of(settings)}
+            for its, settings in self.folds
+            if start <= its.cutoff < end
+        ]
+
+
+def test_folds_that_other_settings_made_are_not_shown_beside_those_of_the_present():
+    now = Settings()
+    others = [
+        dataclasses.replace(now, **changed)
+        for changed in (
+            {"horizon_hours": 24},
+            {"cadence_hours": 6},
+            {"least_lead_hours": 12},
+            {"cost_missed_failure": 20_000.0},
+            {"cost_false_visit": 500.0},
+            {"cost_planned_repair": 3_000.0},
+        )
+    ]
+    table = BacktestTable(
+        (fold("2015-10-01"), now),
+        *((fold("2015-11-01"), other) for other in others),
+        (fold("2015-12-01"), dataclasses.replace(now, train_days=100)),
+    )
+    assert [its.cutoff for its in folds_before(table, day("2016-01-01"), now)] == [day("2015-10-01"), day("2015-12-01")]
+    assert [its.cutoff for its in folds_before(table, day("2015-12-01"), now)] == [day("2015-10-01")]
 
 
 def test_the_summary_has_the_mean_and_the_worst_and_the_cheapest_first():

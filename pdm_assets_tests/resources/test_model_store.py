@@ -70,27 +70,49 @@ def test_an_import_that_was_broken_off_can_be_repeated(store, tree, tmp_path, en
     assert [model.version for model in other.registered()] == ["tree"]
 
 
-def test_two_champions_that_are_promoted_at_once_are_both_on_record_and_the_later_is_in_force(store, tree, tmp_path, engine):
-    store.save(tree, {}, "a run")
-    together, errors = threading.Barrier(4), []
+def all_at_once(*actions):
+    """Run them in threads that begin together; what each raised."""
+    together, errors = threading.Barrier(len(actions)), []
 
-    def promote(by):
+    def run(action):
         together.wait()
         try:
-            store.decide("tree", YES, CUTOFF, by)
+            action()
         except BaseException as error:
             errors.append(error)
 
-    # none has decided before: the table itself is made by four at once
-    threads = [threading.Thread(target=promote, args=(f"user {n}",)) for n in range(4)]
+    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert errors == []
+    return errors
+
+
+def test_of_one_version_that_is_imported_twice_at_once_one_is_registered(store, tree, tmp_path, engine, monkeypatch):
+    store.save(tree, {}, "a run")
+    model_folder.pack(store.folder("tree"), tmp_path / "tree.zip")
+    other = Plant(tmp_path / "other", engine).store
+    both = threading.Barrier(2)
+    monkeypatch.setattr(ModelStore, "_try_out", lambda *_: both.wait())  # neither has registered when the other looks
+    (error,) = all_at_once(*[lambda: other.take_in(tmp_path / "tree.zip")] * 2)
+    assert isinstance(error, ModelFolderError)
+    assert str(error) == "tree is registered already"
+    assert [model.version for model in other.registered()] == ["tree"]
+    assert [path.name for path in other.folder("tree").parent.iterdir()] == ["tree"]
+    model_folder.check(other.folder("tree"))
+
+
+def test_two_champions_that_are_promoted_at_once_are_both_on_record_and_the_later_is_in_force(store):
+    # none has decided before: the table itself is made by four at once
+    users = {f"user {n}": ("one", "other")[n % 2] for n in range(4)}
+    promotions = [lambda by=by, version=version: store.decide(version, YES, CUTOFF, by) for by, version in users.items()]
+    assert all_at_once(*promotions) == []
     found = store.decisions()
-    assert sorted(decision.decided_by for decision in found) == [f"user {n}" for n in range(4)]
-    assert found == sorted(found, key=lambda decision: decision.decided_at)
+    assert {decision.decided_by: decision.version for decision in found} == users
+    models = [Registered(version, "random_forest", 48, CUTOFF, utc("2015-03-01 06:00")) for version in ("one", "other")]
+    last = max(found, key=lambda decision: decision.decided_at)
+    assert store.in_force(CUTOFF, models, found).version == last.version
 
 
 def test_of_two_promotions_of_one_day_the_later_made_prevails_and_of_one_instant_the_greater_name(store, spark):
