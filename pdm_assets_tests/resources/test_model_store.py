@@ -95,7 +95,7 @@ def test_of_one_version_that_is_imported_twice_at_once_one_is_registered(store, 
     other = Plant(tmp_path / "other", engine).store
     both = threading.Barrier(2)
     monkeypatch.setattr(ModelStore, "_try_out", lambda *_: both.wait())  # neither has registered when the other looks
-    (error,) = all_at_once(*[lambda: other.take_in(tmp_path / "tree.zip")] * 2)
+    (error,) = all_at_once(*[lambda: other.take_in(tmp_path / "tree.zip", "user ann")] * 2)
     assert isinstance(error, ModelFolderError)
     assert str(error) == "tree is registered already"
     assert [model.version for model in other.registered()] == ["tree"]
