@@ -2,12 +2,11 @@
 
 Three days of two machines from file to label, then the same days once more, and between the two a registered and promoted
 model `from-0.1.0`, which names version 1 of four tables whose newest version is 2. One error row is in quarantine. Written by
-`Plant` at commit 2cf63e8; only the times of the log's files were set (an hour a version, from 2026-01-01), for Delta takes a
-version's age from them.
+`Plant` at commit 2cf63e8. Only its times were moved back, and the checksums of the logs left out for that: what is in the files
+was written at the end of 2023, the versions an hour each from 2024-01-01 on, for Delta takes a version's age from its log file.
 """
 
 import json
-import os
 import tarfile
 import time
 from pathlib import Path
@@ -50,21 +49,3 @@ def commit(table: Path, *actions: dict) -> None:
     info = {"commitInfo": {"timestamp": int(time.time() * 1000), "operation": "WRITE", "operationParameters": {}}}
     text = "".join(json.dumps(action) + "\n" for action in (info, *actions))
     (table / "_delta_log" / f"{version:020d}.json").write_text(text)
-
-
-def age(folder: Path, days: float) -> None:
-    """Make all below a folder that much older, in its times and in what the Delta logs say."""
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        stat = path.stat()
-        if path.parent.name == "_delta_log" and path.suffix == ".json":
-            actions = [json.loads(line) for line in path.read_text().splitlines()]
-            for action in actions:
-                for kind, name in (("add", "modificationTime"), ("remove", "deletionTimestamp"), ("commitInfo", "timestamp")):
-                    if kind in action:
-                        action[kind][name] -= int(days * 86_400_000)
-            path.write_text("".join(json.dumps(action) + "\n" for action in actions))
-        os.utime(path, (stat.st_atime, stat.st_mtime - days * 86_400))
-    for checksum in folder.rglob("_delta_log/*.crc"):
-        checksum.unlink()  # of the files as they were
-    for checksum in folder.rglob("_delta_log/.*.crc"):
-        checksum.unlink()
