@@ -128,7 +128,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
 def _line(
     episode: Episode, score: Mapping[str, Any], features: Mapping[str, Any], reasons: Sequence[str], card: ModelCard
 ) -> Line:
-    costs = Costs(SETTINGS.cost_missed_failure, SETTINGS.cost_false_visit, SETTINGS.cost_planned_repair)
+    costs = Costs.of(SETTINGS)
     observed_at = score["observed_at"].to_pydatetime()
     hours = (observed_at.timestamp() - episode.first_alert) / HOUR
     return Line(

@@ -49,7 +49,9 @@ class Scores:
 
 @pytest.mark.parametrize("horizon_hours", [336, 400, 720])
 def test_an_alarm_that_is_open_for_longer_than_the_chart_has_its_score(monkeypatch, horizon_hours):
-    settings = dataclasses.replace(open_alarms.SETTINGS, horizon_hours=horizon_hours, first_day=day("2015-01-01"))
+    settings = dataclasses.replace(
+        open_alarms.SETTINGS, horizon_hours=horizon_hours, calibration_days=60, test_days=60, first_day=day("2015-01-01")
+    )
     monkeypatch.setattr(open_alarms, "SETTINGS", settings)
     today = day("2015-03-31")
     # machine 1 fell silent after its alert; the last instant at which it is still open
