@@ -6,18 +6,61 @@ as under way until `max_runtime_seconds` and keep the sensor and the Spark pool 
 """
 
 import json
+import time
 
 import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._grpc.client import DagsterGrpcClient
 
 HERE = ("localhost", "127.0.0.1")
+# A run that fails while its code server is away is not tried again: Dagster asks that server for the job, once.
+SERVER_IS_BACK_S = 30  # after its first answer: by then the daemon has noticed too
+SERVER_IS_GONE_S = 300  # another has taken its place, or none will
 CLOCK_STEPS_S = 60  # the system tells the age of a process by a clock that may be set meanwhile
+
+
+class ServerAway:
+    """How long the code server of a run has been away, from one question to the next."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+
+    def is_worth_waiting(self, run: DagsterRun) -> bool:
+        """Whether it was away at the last question or shortly before."""
+        now = time.monotonic()
+        if not _answers(run):
+            self.first, self.last = self.first or now, now
+        if self.first is None or self.last is None or now - self.first > SERVER_IS_GONE_S:
+            return False
+        return now - self.last < SERVER_IS_BACK_S
+
+
+def wait_for_code_server(run: DagsterRun) -> None:
+    """Wait until a run may fail: what fails while its code server is away is not tried again."""
+    away = ServerAway()
+    while away.is_worth_waiting(run):
+        time.sleep(2)
+
+
+def _answers(run: DagsterRun) -> bool:
+    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    if not server:
+        return True
+    try:
+        DagsterGrpcClient(**server).ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
     """DefaultRunLauncher that supports run monitoring, for runs on its own machine."""
+
+    _away: ServerAway | None = None
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -25,8 +68,15 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """See `worker_health`."""
-        return worker_health(self._instance, run)
+        """See `worker_health`; of a process that has died nothing is said before its code server is back."""
+        health = worker_health(self._instance, run)
+        if health.status == WorkerStatus.RUNNING:
+            return health
+        self._away = self._away or ServerAway()
+        if self._away.is_worth_waiting(run):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"{health.msg}, and so has its code server: it is waited for")
+        self._away = None
+        return health
 
 
 def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:

@@ -3,12 +3,14 @@
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import WorkerStatus
 
+from pdm_assets.resources import run_launcher
 from pdm_assets.resources.run_launcher import worker_health
 
 
@@ -30,6 +32,7 @@ def test_a_process_that_is_there_is_running_and_one_that_is_not_is_not(instance)
     gone = os.fork()
     if gone == 0:
         os._exit(0)
+    os.waitid(os.P_PID, gone, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
     assert health(instance, gone) == WorkerStatus.NOT_FOUND, "it has ended and nobody has asked how"
     os.waitpid(gone, 0)
     assert health(instance, gone) == WorkerStatus.NOT_FOUND
@@ -48,3 +51,50 @@ def test_a_run_that_has_begun_without_a_process_has_none(instance):
 def test_of_a_process_on_another_machine_nothing_is_said(instance):
     elsewhere = {".dagster/grpc_info": json.dumps({"host": "elsewhere", "port": 4000})}
     assert health(instance, 2**22 + 1, **elsewhere) == WorkerStatus.RUNNING
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A code server that answers or not, and time that passes when one waits."""
+    clock = SimpleNamespace(now=1000.0, answers=True, back_at=float("inf"))
+
+    def sleep(seconds):
+        clock.now += seconds
+
+    monkeypatch.setattr(run_launcher, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    monkeypatch.setattr(run_launcher, "_answers", lambda _: clock.answers or clock.now >= clock.back_at)
+    return clock
+
+
+def test_a_run_fails_at_once_where_its_code_server_answers_and_else_only_once_that_is_back(clock):
+    run = dg.DagsterRun("a_job")
+    run_launcher.wait_for_code_server(run)
+    assert clock.now == 1000
+    clock.answers, clock.back_at = False, 1100
+    run_launcher.wait_for_code_server(run)
+    assert 1100 + run_launcher.SERVER_IS_BACK_S - 4 <= clock.now <= 1100 + run_launcher.SERVER_IS_BACK_S + 4
+
+
+def test_a_code_server_that_never_comes_back_is_not_waited_for_for_ever(clock):
+    clock.answers = False
+    run_launcher.wait_for_code_server(dg.DagsterRun("a_job"))
+    assert 0 <= clock.now - 1000 - run_launcher.SERVER_IS_GONE_S < 4
+
+
+def test_the_daemon_says_of_a_dead_run_that_it_runs_while_its_code_server_is_away(instance, clock):
+    launcher = run_launcher.WatchedRunLauncher()
+    launcher.register_instance(instance)
+    run = instance.add_run(dg.DagsterRun("a_job", status=dg.DagsterRunStatus.STARTED))
+    clock.answers = False
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    clock.answers = True
+    clock.now += 10
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING, "the daemon may not know it yet"
+    clock.now += 30
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
+
+
+def test_a_server_that_is_not_there_does_not_answer(tmp_path):
+    nobody = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / "nobody")})}
+    assert not run_launcher._answers(dg.DagsterRun("a_job", tags=nobody))
+    assert run_launcher._answers(dg.DagsterRun("a_job")), "a run without a code server needs none"
