@@ -16,7 +16,7 @@ from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landed_columns import LandingError, date_in_name, match_columns
 from pdm_assets.resources.landed_values import csv_line, split
 from pdm_assets.resources.landing import LandingZone, appear, folder_of, free_name
-from pdm_assets.resources.quarantine import LINK, Quarantine, Release, releases, unguarded
+from pdm_assets.resources.quarantine import LINK, Quarantine, Release, printable, releases, unguarded
 from pdm_assets.resources.staging import LandedFile, Staging, locked
 from pdm_assets.schemas.raw import MACHINES
 from pdm_assets.schemas.table import DATE, Table
@@ -89,7 +89,7 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
 
 
 def _words(corrected: Path, problems: dict[int, str]) -> str:
-    said = [f"line {number}: {problems[number]}" for number in sorted(problems)]
+    said = [printable(f"line {number}: {problems[number]}") for number in sorted(problems)]
     more = [f"and {len(said) - PROBLEMS_NAMED} lines more"] if len(said) > PROBLEMS_NAMED else []
     return "\n".join([f"{corrected}: nothing was released. Correct or delete these lines:", *said[:PROBLEMS_NAMED], *more])
 
