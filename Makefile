@@ -3,7 +3,7 @@ PORT ?= 3000
 TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench quality search chaos
+.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench quality search chaos soak
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -54,6 +54,9 @@ search: setup ## hyperparameters of each type of model over temporal folds: benc
 
 chaos: setup ## kill parts of the platform at random moments, TRIALS=28 times; docs/reliability-trials.md (an hour and more)
 	@$(BIN)/python -m pdm_assets_tests.chaos.trials --trials $(TRIALS) --out docs/reliability-trials.md
+
+soak: setup ## a year of days through the landing sensor on one engine: docs/reliability-soak.md (half an hour and more)
+	@$(BIN)/python -m pdm_assets_tests.chaos.soak --out docs/reliability-soak.md
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \

@@ -31,6 +31,7 @@ HISTORY_DAYS = 365
 REPLAYED_DAYS = 7  # the history ends so long before today
 SIMULATED_AHEAD_DAYS = 30  # so that a demo that is left running has days to land
 SECONDS_A_LANDING = 20.0
+WEB_SERVER_STARTS_S = 360  # as long as dagster.yaml gives the code server, without which it does not answer
 SEED = 7
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -289,7 +290,7 @@ def _port_is_free(port: int) -> None:
 
 
 def _wait_for_dagster(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WEB_SERVER_STARTS_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2):

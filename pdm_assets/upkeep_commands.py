@@ -1,6 +1,7 @@
 """The commands that look after a data root: `lake verify|restore|upgrade`, `backup` and `restore-backup`."""
 
 import datetime as dt
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,12 @@ def _time(_context: click.Context, _parameter: click.Parameter, text: str | None
 def _said_plainly() -> Iterator[None]:
     from pdm_assets.resources.backup import BackupError
     from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.hold import LakeHeld
     from pdm_assets.resources.lake import LakeError
 
     try:
         yield
-    except (BackupError, EngineError, LakeError) as error:
+    except (BackupError, EngineError, LakeError, LakeHeld) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -76,7 +78,7 @@ def verify(name: str | None) -> None:
 @click.option("--at", callback=_time, default=None, help="the time to return to, YYYY-MM-DDTHH:MM, UTC")
 @click.option("--reason", default="restored by hand", show_default=True, help="kept with the commit")
 def restore(table: str, version: int | None, at: dt.datetime | None, reason: str) -> None:
-    """Make TABLE what it was; a new version, so that it can be undone. Run it with no run under way."""
+    """Make TABLE what it was; a new version, so that it can be undone. Refused while a run writes."""
     from pdm_assets.resources.verify import tables_at
     from pdm_assets.resources.versions import restore as restore_table
     from pdm_assets.resources.versions import version_at
@@ -84,7 +86,7 @@ def restore(table: str, version: int | None, at: dt.datetime | None, reason: str
     if (version is None) == (at is None):
         raise click.UsageError("say either --version or --at")
     its = _store().lake
-    with _said_plainly():
+    with _said_plainly(), its.held_by(f"pdm-assets lake restore (pid {os.getpid()})"):
         (found,) = tables_at(its, table)
         wanted = version_at(its, found, at) if at else version
         assert wanted is not None  # one of the two was given
@@ -129,12 +131,12 @@ def _stale(table: "Table", days: list[dt.date]) -> Iterator[str]:
 
 @lake.command()
 def upgrade() -> None:
-    """Bring the tables of an earlier release to this one's format. Make a backup first; run it with no run under way."""
+    """Bring the tables of an earlier release to this one's format. Make a backup first. Refused while a run writes."""
     from pdm_assets.resources.upgrade import upgrade as upgrade_lake
 
-    steps = 0
-    with _said_plainly():
-        for table, step in upgrade_lake(_store().lake):
+    steps, its = 0, _store().lake
+    with _said_plainly(), its.held_by(f"pdm-assets lake upgrade (pid {os.getpid()})"):
+        for table, step in upgrade_lake(its):
             steps += 1
             click.echo(f"{table.key}: format {step.format}, {step.what}")
     click.echo("every table is in this release's format" if steps else "nothing to do: every table is in this release's format")

@@ -14,9 +14,9 @@ from dagster._serdes import serialize_value
 from pdm_assets import cli
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import SettingError, Settings
-from pdm_assets_tests.plant import ASSETS, Plant
+from pdm_assets_tests.plant import ASSETS, Plant, failure
 
-PASSWORD = "mirror-password-5UPPOSED-secret"
+WRONG_TOKEN, PASSWORD = "wrong-token-5UPPOSED-secret", "mirror-password-5UPPOSED-secret"
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -43,11 +43,9 @@ def refusing():
         server.shutdown()
 
 
-def run(root, spark: SparkEngine, engine: SparkEngine):
+def run(root, spark: SparkEngine):
     """A day of a plant on a stored instance, as the daemon would run it; the run, and the snapshot that the UI shows."""
-    plant = Plant(root, engine)
-    plant.resources = {**plant.resources, "spark": spark, "lake": plant.lake.model_copy(update={"spark": spark})}
-    plant.resources["io_manager"] = type(plant.resources["io_manager"])(lake=plant.resources["lake"])
+    plant = Plant(root, spark)
     definitions = dg.Definitions(
         [each for each in ASSETS if not isinstance(each, dg.AssetChecksDefinition)], resources=plant.resources
     )
@@ -63,8 +61,11 @@ def test_no_secret_is_told_or_kept(tmp_path, engine, spark, refusing, monkeypatc
     info = engine.engine.info()
     monkeypatch.setattr(SparkEngine, "_address", None)  # given back to what it was in the end
     remote = SparkEngine.of(Settings(data=tmp_path, spark_mode="remote", spark_remote=info.address))
-    good, snapshot = run(tmp_path / "good", remote, engine)
+    good, snapshot = run(tmp_path / "good", remote)
     assert good.success
+    settings = Settings(data=tmp_path, spark_mode="remote", spark_remote=f"sc://localhost:{info.port}/;token={WRONG_TOKEN}")
+    wrong = SparkEngine.of(settings)
+    bad, _ = run(tmp_path / "bad", wrong)
     environ = {"PDM_DATA": str(tmp_path / "mirror"), "PDM_MLFLOW_URI": refusing, "MLFLOW_TRACKING_USERNAME": "plant"}
     mirrored = CliRunner().invoke(cli.main, ["models", "mirror"], env={**environ, "MLFLOW_TRACKING_PASSWORD": PASSWORD})
     assert mirrored.exit_code == 1
@@ -76,7 +77,8 @@ def test_no_secret_is_told_or_kept(tmp_path, engine, spark, refusing, monkeypatc
 
     told = {
         "resources": snapshot,
-        "representations": f"{info} {remote} {remote.engine}",
+        "error": failure(bad),
+        "representations": f"{info} {settings} {remote} {remote.engine}",
         "commands": "".join([*outputs, mirrored.output]),
         "processes": "".join(str(process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])),
         "output": "".join(capfd.readouterr()),
@@ -84,7 +86,7 @@ def test_no_secret_is_told_or_kept(tmp_path, engine, spark, refusing, monkeypatc
         **{str(path): path.read_bytes() for path in engine.engine.folder.glob("*.log")},
     }
     assert any("machines" in str(text) for name, text in told.items() if name.endswith(".db")), "no event log was searched"
-    for secret in (info.token, PASSWORD, basic):
+    for secret in (info.token, WRONG_TOKEN, PASSWORD, basic):
         for name, text in told.items():
             found = secret.encode() in text if isinstance(text, bytes) else secret in text
             assert not found, f"{name} tells a secret"

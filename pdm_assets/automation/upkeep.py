@@ -1,4 +1,4 @@
-"""The weekly job that looks after the tables."""
+"""The weekly job that looks after the tables and the history of runs."""
 
 import datetime as dt
 
@@ -7,6 +7,7 @@ import dagster as dg
 from pdm_assets.partitions import SETTINGS
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.run_history import forget_runs
 from pdm_assets.resources.upkeep import Tidied, tidy
 from pdm_assets.resources.versions import named_versions
 
@@ -14,6 +15,7 @@ from pdm_assets.resources.versions import named_versions
 @dg.op(pool="spark")
 def tidy_tables(context: dg.OpExecutionContext, lake: Lake, model_store: dg.ResourceParam[ModelStore]) -> None:
     """Few files, no dead ones, every version readable that is young or that a model names: table by table, in the pool."""
+    lake.hold()
     now = dt.datetime.now(dt.UTC)
     named = named_versions(model_store, SETTINGS.keep_model_data_days, now)
     done = []
@@ -30,10 +32,21 @@ def tidy_tables(context: dg.OpExecutionContext, lake: Lake, model_store: dg.Reso
     )
 
 
-@dg.job(description="Compacts crowded tables, deletes the files that no version to keep refers to, sets how far back that is.")
+@dg.op
+def forget_old_runs(context: dg.OpExecutionContext) -> None:
+    """Delete the runs older than PDM_KEEP_DAYS of which everything was made again since; Dagster keeps them for ever."""
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=SETTINGS.keep_days)
+    context.add_output_metadata({"runs_forgotten": forget_runs(context.instance, before), "ended_before": str(before)})
+
+
+@dg.job(
+    description="Compacts crowded tables, deletes the files that no version to keep refers to, sets how far back that is, and "
+    "deletes old runs of which nothing is the latest."
+)
 def upkeep() -> None:
-    """One op, in the pool `spark`: no run writes meanwhile."""
+    """The tables in the pool `spark`, so that no run writes meanwhile; then Dagster's own history."""
     tidy_tables()
+    forget_old_runs()
 
 
 @dg.schedule(

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster import EventLogEntry
@@ -47,6 +48,12 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
                     self.store_event(event)
             finally:
                 self._batch.open = None
+
+    def delete_events(self, run_id: str) -> None:
+        """Delete them, and the database that each run has here: Dagster would leave it, empty."""
+        super().delete_events(run_id)
+        self._initialized_dbs.discard(run_id)
+        Path(self.path_for_shard(run_id)).unlink(missing_ok=True)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

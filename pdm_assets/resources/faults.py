@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
+from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
 from pdm_assets.resources.run_launcher import wait_for_code_server
 
@@ -60,7 +61,7 @@ def fault_in(error: BaseException | None) -> Fault | None:
     for each in _chain(error):
         if isinstance(each, EngineOutOfMemory):
             return Fault(str(each), passes=False)
-        if isinstance(each, EngineError | LakeGone):
+        if isinstance(each, EngineError | LakeGone | LakeHeld):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import dagster as dg
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
+from pydantic import PrivateAttr
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pdm_assets.resources.hold import held
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.features import COMPONENT_RISK
 from pdm_assets.schemas.raw import TELEMETRY
@@ -70,6 +72,10 @@ class Lake(dg.ConfigurableResource):
     schema_name: str | None = None
     keep_days: int = 30
 
+    _instance: str | None = PrivateAttr(default=None)
+    _hold: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _is_held: bool = PrivateAttr(default=False)
+
     @classmethod
     def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
         """The lake that the settings describe."""
@@ -80,6 +86,37 @@ class Lake(dg.ConfigurableResource):
             schema_name=settings.schema,
             keep_days=settings.keep_days,
         )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Know the Dagster instance whose run this is."""
+        if context.run is not None and context.instance is not None:
+            self._instance = f"the Dagster instance {context.instance.root_directory}"
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Let other instances write."""
+        self._hold.close()
+        self._is_held = False
+
+    def hold(self) -> None:
+        """Hold the lake until the run ends; nothing outside of a run.
+
+        Raises:
+            LakeHeld: if another Dagster instance, or a command that wants it alone, is writing.
+        """
+        if self._instance is not None and not self._is_held:
+            self._hold.enter_context(self.held_by(self._instance))
+            self._is_held = True
+
+    def held_by(self, who: str) -> AbstractContextManager[None]:
+        """Keep the runs of all Dagster instances from writing a lake on disk that do not go by this name.
+
+        Raises:
+            LakeHeld: if one does.
+        """
+        if self._on_disk is None:
+            return nullcontext()
+        self._on_disk.parent.mkdir(parents=True, exist_ok=True)
+        return held(self._on_disk.with_name(f".{self._on_disk.name}.held.lock"), who)
 
     def location(self, table: Table) -> str:
         """Folder or URI of a table, or its catalog name."""
@@ -178,6 +215,7 @@ class Lake(dg.ConfigurableResource):
         Raises:
             LakeError: if its folder is no Delta table and holds other files, or another release stored it in another way.
         """
+        self.hold()
         if self.exists(table):
             self._check_format(table)
             self._note_created()
@@ -275,8 +313,11 @@ class Lake(dg.ConfigurableResource):
     @property
     def _note(self) -> Path | None:
         """The file beside a lake on disk that says it was created; another disk mounted on the lake does not hide it."""
-        is_on_disk = not self.catalog and "://" not in self.root
-        return Path(self.root).with_name(f".{Path(self.root).name}.created") if is_on_disk else None
+        return self._on_disk and self._on_disk.with_name(f".{self._on_disk.name}.created")
+
+    @property
+    def _on_disk(self) -> Path | None:
+        return None if self.catalog or "://" in self.root else Path(self.root)
 
     def _note_created(self) -> None:
         if self._note is not None and not self._note.exists():

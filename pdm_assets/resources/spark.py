@@ -1,7 +1,7 @@
 """The Spark session that assets use: the warm local engine, a session inside the run, or a cluster's address."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ class SparkEngine(PySparkResource):
             EngineError: if the engine can't be started or another writer holds the lake.
         """
         if self._shared is None:
-            self._shared = _Shared.join(self.model_dump_json(), self._open)
+            self._shared = _Shared.join((self.model_dump_json(), self._address), self._open)
         return self._shared.session
 
     def close(self) -> None:
@@ -120,16 +120,16 @@ def _patience(check_alive: Callable[[], None]) -> Any:
 class _Shared:
     """The session of a process: Dagster copies a resource for each resource that needs it, and frames of two don't mix."""
 
-    _all: ClassVar[dict[str, "_Shared"]] = {}
+    _all: ClassVar[dict[Hashable, "_Shared"]] = {}
 
-    def __init__(self, key: str, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> None:
+    def __init__(self, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> None:
         self.key, self.holders = key, 0
         with contextlib.ExitStack() as held:
             self.session = open_session(held)
             self.held = held.pop_all()
 
     @classmethod
-    def join(cls, key: str, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> "_Shared":
+    def join(cls, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> "_Shared":
         if key not in cls._all:
             cls._all[key] = cls(key, open_session)
         shared = cls._all[key]

@@ -63,7 +63,7 @@ def platform(data: Path, **settings: str) -> Iterator[Platform]:
         process = start_dagster(home, port, log.fileno(), PDM_DATA=str(data), **settings)
     try:
         it = Platform(data, port)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 360
         while True:
             with suppress(OSError):
                 it.runs()

@@ -1,0 +1,189 @@
+"""A backfill, the sensor, a schedule's run, score_range and ten single days, asked for at the same time, of the same days."""
+
+import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from deltalake import DeltaTable
+
+from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.schemas.raw import TELEMETRY
+from pdm_assets.simulator.replay import Replayer
+from pdm_assets_tests import builders
+from pdm_assets_tests.builders import day
+from pdm_assets_tests.chaos.trials import UNDER_WAY, check_logs
+from pdm_assets_tests.journeys.daemon import Platform, platform
+from pdm_assets_tests.journeys.history import END, FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
+
+pytestmark = [pytest.mark.journey, pytest.mark.slow]
+
+OF_THE_PLATFORM = {"repositoryLocationName": "pdm_assets", "repositoryName": "__repository__"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, engine, spark):
+    """A data root whose engine is the session's: it is warm already."""
+    root = tmp_path_factory.mktemp("many")
+    (root / "engine").symlink_to(engine.engine.folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fleet")
+    fleet(folder / "history", HISTORY_END)
+    fleet(folder / "whole", END)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def it(data, files):
+    with platform(data, **SETTINGS) as it:
+        take_in(it, files / "history")
+        yield it
+
+
+def launch(it: Platform, job: str, config: dict | None = None, **tags: str) -> str:
+    """A run as the UI's launchpad asks for it; its id."""
+    query = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) {
+        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+    launched = it.graphql(
+        query,
+        p={
+            "selector": {**OF_THE_PLATFORM, "pipelineName": job},
+            "runConfigData": yaml.safe_dump(config or {}),
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "mode": "default",
+        },
+    )["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    return launched["run"]["runId"]
+
+
+def backfill(it: Platform, first: dt.date, last: dt.date) -> str:
+    assets = it.graphql("{ assetNodes { assetKey { path } isPartitioned isMaterializable } }")["assetNodes"]
+    keys = [{"path": a["assetKey"]["path"]} for a in assets if a["isPartitioned"] and a["isMaterializable"]]
+    days = [(first + dt.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+    launched = it.graphql(
+        """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+            __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+        params={"assetSelection": keys, "partitionNames": days},
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return launched["backfillId"]
+
+
+def of_schedule(it: Platform, name: str, at: dt.datetime) -> dict[str, str]:
+    """The tags of the run that a schedule asks for at a time, as its daemon would."""
+    query = """mutation($s: ScheduleSelector!, $t: Float) { scheduleDryRun(selectorData: $s, timestamp: $t) {
+        __typename ... on DryRunInstigationTick { evaluationResult { runRequests { tags { key value } } } } } }"""
+    dry = it.graphql(query, s={**OF_THE_PLATFORM, "scheduleName": name}, t=at.timestamp())["scheduleDryRun"]
+    (request,) = dry["evaluationResult"]["runRequests"]
+    return {tag["key"]: tag["value"] for tag in request["tags"]}
+
+
+def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it, data, files):
+    before, known = content(data, "scores/component_risk"), {run["runId"] for run in it.runs()}
+    last = HISTORY_END - dt.timedelta(days=1)
+    replayer = Replayer(files / "whole", data / "landing", HISTORY_END)
+    single_days = [(last - dt.timedelta(days=n)).isoformat() for n in range(10)]
+    asked = {
+        "ops": {
+            "score_days": {
+                "config": {
+                    "start_date": (last - dt.timedelta(days=3)).isoformat(),
+                    "to_date": last.isoformat(),
+                    "model": "decision_tree",
+                    "results_table": "storm",
+                }
+            }
+        }
+    }
+    scheduled = of_schedule(it, "daily_scoring", dt.datetime.combine(HISTORY_END, dt.time(0, 30), dt.UTC))
+    assert scheduled["dagster/partition"] == last.isoformat()
+    with ThreadPoolExecutor(16) as at_once:
+        pending = [at_once.submit(launch, it, "process_days", **{"dagster/partition": one}) for one in single_days]
+        pending.append(at_once.submit(launch, it, "score_range", asked))
+        pending.append(at_once.submit(launch, it, "process_days", **scheduled))
+        pending.append(at_once.submit(replayer.land_day, HISTORY_END))
+        filled = at_once.submit(backfill, it, FIRST + dt.timedelta(days=20), HISTORY_END)
+        for each in pending:
+            each.result()
+    most = 0
+
+    def all_done() -> bool:
+        nonlocal most
+        runs = it.runs()
+        most = max(most, sum(run["status"] == "STARTED" for run in runs))
+        query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+        status = it.graphql(query, id=filled.result())["partitionBackfillOrError"]["status"]
+        by_sensor = any("landing/reason" in run["tags"] for run in runs if run["runId"] not in known)
+        return by_sensor and status.startswith("COMPLETED") and not any(run["status"] in UNDER_WAY for run in runs)
+
+    it.wait_for("all that was asked for", all_done, timeout=900)
+    assert most == 1, "two runs were in the pool at once"
+    assert len(it.runs()) - len(known) >= 14  # the days, score_range, the schedule's, the sensor's and the backfill's
+    assert {run["status"] for run in it.runs()} == {"SUCCESS"}
+    check_logs(data)
+    after = content(data, "scores/component_risk")
+    days = after["date"].to_pylist()
+    assert set(days) - set(before["date"].to_pylist()) == {HISTORY_END}
+    assert after.filter([found < HISTORY_END for found in days]).equals(before)
+    results = content(data, "results/storm")
+    assert results.drop_columns(["model_version"]).equals(
+        before.filter([found > last - dt.timedelta(days=4) for found in before["date"].to_pylist()]).drop_columns(
+            ["model_version"]
+        )
+    )
+
+
+def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
+    run = launch(it, "process_days", **{"dagster/partition": "2015-01-25"})
+    waiting = launch(it, "process_days", **{"dagster/partition": "2015-01-26"})
+    status = lambda of: next(one["status"] for one in it.runs() if one["runId"] == of)  # noqa: E731
+    it.wait_for("the run to begin", lambda: status(run) == "STARTED")
+    query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
+    assert it.graphql(query, id=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    it.wait_for("the cancelled run to end", lambda: status(run) == "CANCELED", timeout=120)
+    it.wait_for("the run that waited", lambda: status(waiting) == "SUCCESS", timeout=300)
+
+
+def test_eight_that_share_the_engine_without_a_pool_lose_no_commit(engine, spark, tmp_path):
+    """Not what the platform does: what it rests on. Sessions of one engine write days of one table at the same time."""
+    rounds, writers = 3, 8
+    together = threading.Barrier(writers)
+
+    def write(number: int) -> None:
+        # resources that differ have a session each, as those of two processes have
+        mine = SparkEngine(**{**engine.model_dump(), "idle_minutes": 100 + number})
+        try:
+            its = Lake(spark=mine, root=str(tmp_path / "lake"))
+            on = FIRST + dt.timedelta(days=number)
+            for turn in range(rounds):
+                rows = builders.telemetry(mine.spark_session, [(1, f"{on} {hour:02d}:00", 170.0 + turn) for hour in range(3)])
+                together.wait(300)
+                its.replace_days(TELEMETRY, rows, on, on + dt.timedelta(days=1), {"writer": number, "turn": turn})
+        finally:
+            mine.close()
+
+    with ThreadPoolExecutor(writers) as at_once:
+        for each in [at_once.submit(write, number) for number in range(writers)]:
+            each.result()
+    check_logs(tmp_path)
+    folder = tmp_path / "lake" / TELEMETRY.key
+    history = DeltaTable(str(folder)).history()
+    notes = [(one["writer"], one["turn"]) for one in map(note_of, history) if one]
+    assert sorted(notes) == [(number, turn) for number in range(writers) for turn in range(rounds)]
+    rows = DeltaTable(str(folder)).to_pyarrow_table(columns=["date", "volt"]).to_pylist()
+    assert len(rows) == 3 * writers
+    assert {row["volt"] for row in rows} == {170.0 + rounds - 1}
+
+
+def note_of(commit: dict) -> dict:
+    import json
+
+    return json.loads(commit.get("userMetadata") or "{}")
