@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
+from pyspark.sql.connect.client.retries import DefaultPolicy
 
 from pdm_assets import cli
+from pdm_assets.resources import spark as spark_module
+from pdm_assets.resources.engine import EngineError
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import SettingError, Settings
 from pdm_assets_tests.plant import ASSETS, Plant, failure
@@ -115,3 +118,12 @@ def test_an_address_that_spark_can_not_read_is_refused_and_not_shown(address):
 @pytest.mark.parametrize("address", ["sc://host", "sc://host:15002/", "sc://[::1]:1/;token=a%3Db;use_ssl=true"])
 def test_an_address_that_spark_can_read_is_taken(address):
     assert Settings(spark_mode="remote", spark_remote=address).spark_remote == address
+
+
+@pytest.mark.filterwarnings("ignore:.RETRIES_EXCEEDED")
+def test_a_server_that_is_not_there_is_given_up_with_our_patience_and_not_sparks_ten_minutes(tmp_path, monkeypatch):
+    monkeypatch.setattr(SparkEngine, "_address", None)
+    monkeypatch.setattr(spark_module, "_patience", lambda _: DefaultPolicy(max_retries=0))
+    remote = SparkEngine.of(Settings(data=tmp_path, spark_mode="remote", spark_remote="sc://127.0.0.1:1"))
+    with pytest.raises(EngineError, match="the Spark server can't be reached, or does not let us in"):
+        _ = remote.spark_session

@@ -33,8 +33,8 @@ def held(path: Path, who: str) -> Iterator[None]:
             if time.monotonic() > deadline:
                 lock.seek(0)
                 raise LakeHeld(
-                    f"the lake is being written by {lock.read()}, and not by {who}: one Dagster instance writes a lake. Wait for "
-                    "its run to end, and stop one of the two (a sensor that is on asks again)"
+                    f"the lake is being written by {lock.read()}, and not by {who}: one Dagster instance writes a lake. Wait "
+                    "for its run to end, and stop one of the two (a sensor that is on asks again)"
                 )
             time.sleep(0.05)
         yield

@@ -90,7 +90,8 @@ class Lake(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Know the Dagster instance whose run this is."""
         if context.run is not None and context.instance is not None:
-            self._instance = f"the Dagster instance {context.instance.root_directory}"
+            home = context.instance.root_directory if context.instance.is_persistent else f"of process {os.getpid()}"
+            self._instance = f"the Dagster instance {home}"
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""

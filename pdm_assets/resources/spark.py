@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import dagster as dg
 from dagster_pyspark import PySparkResource
 from pydantic import PrivateAttr
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pdm_assets.resources.engine import Engine, Sizing, delta_conf, jars_are_fetched, the_only_writer
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf, jars_are_fetched, the_only_writer
 from pdm_assets.settings import Settings
 
 
@@ -66,7 +67,8 @@ class SparkEngine(PySparkResource):
             EngineError: if the engine can't be started or another writer holds the lake.
         """
         if self._shared is None:
-            self._shared = _Shared.join((self.model_dump_json(), self._address), self._open)
+            address = self._address if self.mode == "remote" else None
+            self._shared = _Shared.join((self.model_dump_json(), address), self._open)
         return self._shared.session
 
     def close(self) -> None:
@@ -94,12 +96,16 @@ class SparkEngine(PySparkResource):
         else:
             info = held.enter_context(self.engine.lease())
             address, policy = info.address, _patience(lambda: self.engine.check_alive(info))
-        builder = builder.remote(address)
-        for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
-            builder = builder.config(name, value)
-        # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server
-        session = builder.create()
+        # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server. The settings
+        # follow once the client has our patience: with its own it would ask a server that is not there for ten minutes.
+        session = builder.remote(address).create()
         session.client.set_retry_policies([policy])
+        try:
+            for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
+                session.conf.set(name, value)
+        except PySparkException as error:
+            session.stop()  # else it is asked to forget its models when the process ends, for ten minutes if it is not there
+            raise EngineError(f"the Spark server can't be reached, or does not let us in: {error}") from error
         return session
 
 

@@ -103,7 +103,8 @@ def forgotten(home: Path) -> str:
         materialized = {key: instance.get_materialized_partitions(key) for key in instance.all_asset_keys()}
         count = forget_runs(instance, dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
         assert {key: instance.get_materialized_partitions(key) for key in materialized} == materialized
-    return f"Were they older than the retention, upkeep would delete {count} of {runs} runs: {before:.0f} MB to {size(home):.0f} MB."
+        after = size(home)
+    return f"Were they older than the retention, upkeep would delete {count} of {runs} runs: {before:.0f} MB to {after:.0f} MB."
 
 
 def size(folder: Path) -> float:

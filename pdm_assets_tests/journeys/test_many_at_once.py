@@ -1,9 +1,9 @@
 """A backfill, the sensor, a schedule's run, score_range and ten single days, asked for at the same time, of the same days."""
 
 import datetime as dt
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +14,6 @@ from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests import builders
-from pdm_assets_tests.builders import day
 from pdm_assets_tests.chaos.trials import UNDER_WAY, check_logs
 from pdm_assets_tests.journeys.daemon import Platform, platform
 from pdm_assets_tests.journeys.history import END, FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
@@ -184,6 +183,4 @@ def test_eight_that_share_the_engine_without_a_pool_lose_no_commit(engine, spark
 
 
 def note_of(commit: dict) -> dict:
-    import json
-
     return json.loads(commit.get("userMetadata") or "{}")

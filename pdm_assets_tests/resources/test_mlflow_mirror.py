@@ -255,7 +255,7 @@ def test_a_training_goes_on_without_the_server_and_a_later_run_catches_up(plant,
 
     def train(context, config, lake, store, reports, on):
         register(plant, tree, f"of-{on}", on, YES)
-        return training.TrainedFor(f"of-{on}", YES)
+        return training.TrainedFor(f"of-{on}", YES, on)
 
     def run(on, address):
         monkeypatch.setattr(training, "SETTINGS", Settings(mlflow_uri=address, mlflow_name=name))

@@ -17,7 +17,7 @@ SOON = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
     backfill_policy=dg.BackfillPolicy.single_run(),
     config_schema={"fails": dg.Field(bool, default_value=False)},
 )
-def readings(context):
+def readings(context) -> None:
     print("said by the asset")
     assert not context.op_execution_context.op_config["fails"]
 
@@ -64,8 +64,8 @@ def test_a_run_goes_once_all_that_it_made_was_made_again(instance, tmp_path):
     latest = instance.get_latest_materialization_event(dg.AssetKey("report"))
     assert latest.run_id == newest[1]
     for run in (again, failed, old_report):
-        assert instance.all_logs(run) == []
         assert [path for path in logs[run] if path.exists()] == []
+        assert instance.all_logs(run) == []
     assert forget_runs(instance, SOON) == 0
 
 
