@@ -194,7 +194,8 @@ def wilson(hits: NDArray[Any], of: NDArray[Any]) -> tuple[Floats, Floats]:
     z = 1.645
     centre = (hits + z**2 / 2) / (of + z**2)
     half = z / (of + z**2) * np.sqrt(hits * (of - hits) / of + z**2 / 4)
-    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+    share = hits / of  # inside, also where rounding puts an end a last digit short of 0 or 1
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
 
 
 def _figure(width: float, height: float) -> "Figure":

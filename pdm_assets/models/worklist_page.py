@@ -79,24 +79,29 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
     """The first lines as Markdown, for the UI."""
     if not lines:
         return "nothing to see to"
-    columns = ("", "machine", "component", "why", "probability", "alerted (UTC)", "hours left", "days since replacement")
+    columns = ("", "machine", "component", "probability", "alerted (UTC)", "hours left", "days since replacement")
     rows = [
         (
             n,
             its.machine_id,
             its.component,
-            its.reasons,
             f"{its.probability:.0%}",
             f"{its.first_alerted_at:%d %b %H:%M}",
             _whole(its.expected_hours_left, "not known"),
             _whole(its.days_since_replacement, "never"),
             f"{its.expected_saving:,.0f}",
             "yes" if n <= capacity else "no",
+            _unbroken(its.reasons),
         )
         for n, its in enumerate(lines[:limit], start=1)
     ]
     more = f"\n\n{len(lines) - limit} more lines are on the page" if len(lines) > limit else ""
-    return markdown.table((*columns, "saves", "within capacity"), rows) + more
+    return markdown.table((*columns, "saves", "within capacity", "why"), rows) + more
+
+
+def _unbroken(reasons: str) -> str:
+    """Reasons that stay on a line each, where a narrow cell would break them after every word."""
+    return "; ".join(reason.replace(" ", "\N{NO-BREAK SPACE}") for reason in reasons.split("; "))
 
 
 def as_csv(lines: Sequence[Line], capacity: int) -> str:

@@ -172,7 +172,8 @@ def written(plant, key):
 
 
 @pytest.mark.parametrize(
-    ("seed", "batches"), [(2, 2), *(pytest.param(seed, seed, marks=pytest.mark.long) for seed in range(4, 14))]
+    ("seed", "batches"),
+    [pytest.param(2, 2, marks=pytest.mark.slow), *(pytest.param(seed, seed, marks=pytest.mark.long) for seed in range(4, 14))],
 )
 def test_files_in_any_order_end_in_the_same_tables_and_rewrite_the_affected_days_only(tmp_path, engine, empty, seed, batches):
     sensor, known, lying = Sensor(tmp_path / "plant", engine, empty), set(), {}

@@ -471,6 +471,7 @@ def test_the_daily_and_the_weekly_schedule_ask_for_their_day():
     assert day(weekly.partition_key) == at.date()
 
 
+@pytest.mark.slow
 def test_the_backtest_has_a_fold_each_month_and_the_report_of_a_later_model_shows_it(plant, monkeypatch):
     tree = dataclasses.replace(SETTINGS, model_type="decision_tree", retrain_every_days=1)
     monkeypatch.setattr(backtest, "SETTINGS", tree)

@@ -94,6 +94,7 @@ def test_nothing_was_read_through_a_link(plant, found):
     assert MACHINES["a link"] not in {row["machine_id"] for row in raw}
 
 
+@pytest.mark.slow
 def test_taken_in_once_more_every_table_is_the_same(plant, run):
     keys = [key for name in LANDED.split() for key in (f"raw/{name}", f"quarantine/{name}")]
     rows = {key: sorted(map(str, plant.lake.rows(TABLES[key]))) for key in keys}

@@ -1,5 +1,6 @@
 """From a landed file to a score through the real daemon and web server, with no click."""
 
+import os
 import time
 
 import pyarrow.compute as pc
@@ -10,8 +11,9 @@ from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.daemon import platform
 from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, content, fleet, take_in
+from pdm_assets_tests.resources.test_engine import listening
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.slow]
 
 
 def days_with_rows(data, table):
@@ -89,3 +91,9 @@ def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_day
     assert changed.filter(earlier).equals(scores.filter(earlier))
     # the reading that is out of range now is heard no more
     assert sum(readings_heard(data)) < sum(heard)
+
+
+def test_web_server_daemon_and_code_server_listen_on_this_machine_only(it):
+    addresses = listening(os.getpid())
+    assert ("127.0.0.1", int(it.url.rsplit(":", 1)[1])) in addresses
+    assert {ip for ip, _ in addresses} <= {"127.0.0.1", "::1"}

@@ -1,4 +1,4 @@
-"""A backfill, the sensor, a schedule's run, score_range and ten single days, asked for at the same time, of the same days."""
+"""A platform that starts an engine of its own: a backfill as the UI does it, and whoever asks for the same days at once."""
 
 import datetime as dt
 import json
@@ -9,9 +9,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
+from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import TELEMETRY
+from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests import builders
 from pdm_assets_tests.chaos.trials import UNDER_WAY, check_logs
@@ -24,11 +26,10 @@ OF_THE_PLATFORM = {"repositoryLocationName": "pdm_assets", "repositoryName": "__
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, engine, spark):
-    """A data root whose engine is the session's: it is warm already."""
+def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("many")
-    (root / "engine").symlink_to(engine.engine.folder)
-    return root
+    yield root
+    Engine(root, Sizing(2, 2048, 1)).stop()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,22 @@ def of_schedule(it: Platform, name: str, at: dt.datetime) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in request["tags"]}
 
 
+def status_of(it: Platform, backfill_id: str) -> str:
+    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+    return it.graphql(query, id=backfill_id)["partitionBackfillOrError"]["status"]
+
+
+def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scores(it, data):
+    before, runs_before = content(data, "scores/component_risk"), len(it.runs())
+    models = DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows
+    launched = backfill(it, FIRST, HISTORY_END)
+    it.wait_for("the backfill", lambda: status_of(it, launched).startswith("COMPLETED"), timeout=360)
+    assert len(it.runs()) - runs_before == 1
+    # Nothing was due: a backfill trains no model that is there already.
+    assert DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows == models
+    assert content(data, "scores/component_risk").equals(before)
+
+
 def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it, data, files):
     before, known = content(data, "scores/component_risk"), {run["runId"] for run in it.runs()}
     last = HISTORY_END - dt.timedelta(days=1)
@@ -118,8 +135,7 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
         nonlocal most
         runs = it.runs()
         most = max(most, sum(run["status"] == "STARTED" for run in runs))
-        query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-        status = it.graphql(query, id=filled.result())["partitionBackfillOrError"]["status"]
+        status = status_of(it, filled.result())
         by_sensor = any("landing/reason" in run["tags"] for run in runs if run["runId"] not in known)
         return by_sensor and status.startswith("COMPLETED") and not any(run["status"] in UNDER_WAY for run in runs)
 
@@ -151,9 +167,10 @@ def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
     it.wait_for("the run that waited", lambda: status(waiting) == "SUCCESS", timeout=300)
 
 
-def test_eight_that_share_the_engine_without_a_pool_lose_no_commit(engine, spark, tmp_path):
+def test_eight_that_share_the_engine_without_a_pool_lose_no_commit(it, data, tmp_path):
     """Not what the platform does: what it rests on. Sessions of one engine write days of one table at the same time."""
     rounds, writers = 3, 8
+    engine = SparkEngine.of(Settings(data=data, spark_memory_mb=2048))
     together = threading.Barrier(writers)
 
     def write(number: int) -> None:

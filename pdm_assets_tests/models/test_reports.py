@@ -98,6 +98,11 @@ def test_an_interval_of_a_share_holds_it_and_stays_within_zero_and_one():
     assert low[0] == pytest.approx(0.0, abs=1e-12)
     assert high[0] == pytest.approx(1.3530 * 2 / 12.7060, abs=1e-3)
     assert high[2] == pytest.approx(1.0)
+    for of in range(1, 200):  # to the last digit, or the picture can't be drawn
+        hits = np.arange(of + 1.0)
+        low, high = pictures.wilson(hits, np.full(of + 1, float(of)))
+        share = hits / of
+        assert ((low >= 0) & (low <= share) & (share <= high) & (high <= 1)).all()
 
 
 def test_the_headline_says_what_a_crew_would_have_had():
