@@ -106,12 +106,11 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
     before, known = content(data, "scores/component_risk"), {run["runId"] for run in it.runs()}
     last = HISTORY_END - dt.timedelta(days=1)
     replayer = Replayer(files / "whole", data / "landing", HISTORY_END)
-    single_days = [(last - dt.timedelta(days=n)).isoformat() for n in range(10)]
     asked = {
         "ops": {
             "score_days": {
                 "config": {
-                    "start_date": (last - dt.timedelta(days=3)).isoformat(),
+                    "start_date": last.isoformat(),
                     "to_date": last.isoformat(),
                     "model": "decision_tree",
                     "results_table": "storm",
@@ -122,7 +121,9 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
     scheduled = of_schedule(it, "daily_scoring", dt.datetime.combine(HISTORY_END, dt.time(0, 30), dt.UTC))
     assert scheduled["dagster/partition"] == last.isoformat()
     with ThreadPoolExecutor(16) as at_once:
-        pending = [at_once.submit(launch, it, "process_days", **{"dagster/partition": one}) for one in single_days]
+        # ten of one day, the only one of the history that a model is in force for
+        day_run = {"dagster/partition": last.isoformat()}
+        pending = [at_once.submit(launch, it, "process_days", **day_run) for _ in range(10)]
         pending.append(at_once.submit(launch, it, "score_range", asked))
         pending.append(at_once.submit(launch, it, "process_days", **scheduled))
         pending.append(at_once.submit(replayer.land_day, HISTORY_END))
@@ -141,24 +142,19 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
 
     it.wait_for("all that was asked for", all_done, timeout=900)
     assert most == 1, "two runs were in the pool at once"
-    assert len(it.runs()) - len(known) >= 14  # the days, score_range, the schedule's, the sensor's and the backfill's
+    assert len(it.runs()) - len(known) >= 14  # the ten, score_range, the schedule's, the sensor's and the backfill's
     assert {run["status"] for run in it.runs()} == {"SUCCESS"}
     check_logs(data)
     after = content(data, "scores/component_risk")
     days = after["date"].to_pylist()
     assert set(days) - set(before["date"].to_pylist()) == {HISTORY_END}
     assert after.filter([found < HISTORY_END for found in days]).equals(before)
-    results = content(data, "results/storm")
-    assert results.drop_columns(["model_version"]).equals(
-        before.filter([found > last - dt.timedelta(days=4) for found in before["date"].to_pylist()]).drop_columns(
-            ["model_version"]
-        )
-    )
+    assert content(data, "results/storm").drop_columns(["model_version"]).equals(before.drop_columns(["model_version"]))
 
 
 def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
-    run = launch(it, "process_days", **{"dagster/partition": "2015-01-25"})
-    waiting = launch(it, "process_days", **{"dagster/partition": "2015-01-26"})
+    run = launch(it, "process_days", **{"dagster/partition": "2015-01-28"})
+    waiting = launch(it, "process_days", **{"dagster/partition": "2015-01-28"})
     status = lambda of: next(one["status"] for one in it.runs() if one["runId"] == of)  # noqa: E731
     it.wait_for("the run to begin", lambda: status(run) == "STARTED")
     query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
