@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 from pyspark.sql.connect.client.retries import DefaultPolicy
+from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 from pdm_assets import cli
 from pdm_assets.resources import spark as spark_module
@@ -121,9 +122,19 @@ def test_an_address_that_spark_can_read_is_taken(address):
 
 
 @pytest.mark.filterwarnings("ignore:.RETRIES_EXCEEDED")
-def test_a_server_that_is_not_there_is_given_up_with_our_patience_and_not_sparks_ten_minutes(tmp_path, monkeypatch):
+def test_a_server_that_is_not_there_is_given_up_with_our_patience_and_its_client_is_closed(tmp_path, monkeypatch):
+    asked, stopped, stop = [], [], ConnectSession.stop
+
+    class Impatient(DefaultPolicy):
+        def can_retry(self, e):
+            asked.append(e)
+            return False
+
     monkeypatch.setattr(SparkEngine, "_address", None)
-    monkeypatch.setattr(spark_module, "_patience", lambda _: DefaultPolicy(max_retries=0))
+    monkeypatch.setattr(spark_module, "_patience", lambda _: Impatient())
+    monkeypatch.setattr(ConnectSession, "stop", lambda self: stopped.append(self) or stop(self))
     remote = SparkEngine.of(Settings(data=tmp_path, spark_mode="remote", spark_remote="sc://127.0.0.1:1"))
     with pytest.raises(EngineError, match="the Spark server can't be reached, or does not let us in"):
         _ = remote.spark_session
+    assert asked, "Spark's own policy was asked, which gives up after ten minutes"
+    assert [session.client.is_closed for session in stopped] == [True]

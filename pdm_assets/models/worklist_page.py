@@ -79,7 +79,8 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
     """The first lines as Markdown, for the UI."""
     if not lines:
         return "nothing to see to"
-    columns = ("", "machine", "component", "probability", "alerted (UTC)", "hours left", "days since replacement")
+    timing = ("alerted (UTC)", "hours left", "days since replacement")
+    columns = ("", "machine", "component", "probability", *timing, "saves", "within capacity", "why")
     rows = [
         (
             n,
@@ -96,7 +97,7 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
         for n, its in enumerate(lines[:limit], start=1)
     ]
     more = f"\n\n{len(lines) - limit} more lines are on the page" if len(lines) > limit else ""
-    return markdown.table((*columns, "saves", "within capacity", "why"), rows) + more
+    return markdown.table(columns, rows) + more
 
 
 def _unbroken(reasons: str) -> str:

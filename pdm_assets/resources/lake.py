@@ -73,8 +73,7 @@ class Lake(dg.ConfigurableResource):
     keep_days: int = 30
 
     _instance: str | None = PrivateAttr(default=None)
-    _hold: ExitStack = PrivateAttr(default_factory=ExitStack)
-    _is_held: bool = PrivateAttr(default=False)
+    _held: ExitStack | None = PrivateAttr(default=None)
 
     @classmethod
     def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
@@ -95,8 +94,9 @@ class Lake(dg.ConfigurableResource):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""
-        self._hold.close()
-        self._is_held = False
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def hold(self) -> None:
         """Hold the lake until the run ends; nothing outside of a run.
@@ -104,9 +104,10 @@ class Lake(dg.ConfigurableResource):
         Raises:
             LakeHeld: if another Dagster instance, or a command that wants it alone, is writing.
         """
-        if self._instance is not None and not self._is_held:
-            self._hold.enter_context(self.held_by(self._instance))
-            self._is_held = True
+        if self._instance is not None and self._held is None:
+            with ExitStack() as held_so_far:
+                held_so_far.enter_context(self.held_by(self._instance))
+                self._held = held_so_far.pop_all()
 
     def held_by(self, who: str) -> AbstractContextManager[None]:
         """Keep the runs of all Dagster instances from writing a lake on disk that do not go by this name.

@@ -21,8 +21,8 @@ from pdm_assets.resources.landing import land
 from pdm_assets.resources.run_history import forget_runs
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.chaos.supervised import ENGINE_PARTS, PARTS, Supervised
-from pdm_assets_tests.chaos.trials import PATIENCE_S, UNDER_WAY, check_logs, until
-from pdm_assets_tests.journeys.history import FIRST, SETTINGS, fleet
+from pdm_assets_tests.chaos.trials import PATIENCE_S, check_logs, until
+from pdm_assets_tests.journeys.history import FIRST, SETTINGS, days_with_rows, fleet
 
 HISTORY_DAYS, DAYS = 28, 365
 GROWTH = 0.10
@@ -65,7 +65,8 @@ def soak(root: Path, days: int, seconds_a_day: float) -> tuple[dict[str, list[Re
     with Supervised(data, **settings) as it:
         until(it, it.answers, PATIENCE_S, "the platform to answer")
         land(root / "history", data / "landing")
-        until(it, lambda: is_through(it, 0.0), PATIENCE_S, "the history")
+        landed_at = time.time()
+        until(it, lambda: it.is_quiet(landed_at), PATIENCE_S, "the history")
         replayer = Replayer(root / "whole", data / "landing", FIRST + dt.timedelta(days=HISTORY_DAYS))
         began = time.monotonic()
         for number in range(days):
@@ -80,12 +81,12 @@ def soak(root: Path, days: int, seconds_a_day: float) -> tuple[dict[str, list[Re
                     flush=True,
                 )
         landed_at = time.time()
-        until(it, lambda: is_through(it, landed_at), PATIENCE_S, "the last day")
+        until(it, lambda: it.is_quiet(landed_at), PATIENCE_S, "the last day")
         read(it, days, readings)
         took = time.monotonic() - began
         runs = it.runs()
         check_logs(data)
-        scored = days_with_scores(data)
+        scored = days_with_rows(data, "scores/component_risk")
         missing = [n for n in range(days) if FIRST + dt.timedelta(days=HISTORY_DAYS + n) not in scored]
         told = [
             f"{days} days of 12 machines, one landed every {seconds_a_day:g} s, took {took:.0f} s and {len(runs)} runs, "
@@ -109,23 +110,6 @@ def forgotten(home: Path) -> str:
 
 def size(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def is_through(it: Supervised, since: float) -> bool:
-    """Nothing is under way, and the sensor has found nothing new since a time."""
-    with suppress(OSError, AssertionError, KeyError, TypeError):
-        tick = it.last_tick()
-        seen_all = tick and tick["skipReason"] == "nothing new has landed" and tick["timestamp"] > since + 2
-        runs = it.runs()
-        return bool(seen_all and runs and not any(run["status"] in UNDER_WAY for run in runs))
-    return False
-
-
-def days_with_scores(data: Path) -> set[dt.date]:
-    from deltalake import DeltaTable
-
-    files = DeltaTable(str(data / "lake" / "scores" / "component_risk")).get_add_actions(flatten=True)
-    return set(files.column("partition.date").to_pylist())
 
 
 def table(readings: dict[str, list[Reading]]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from pdm_assets.resources.engine import Engine, Sizing
-from pdm_assets_tests.journeys.daemon import Platform
+from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform
 
 # What says which part a process of the platform is.
 PARTS = {
@@ -117,9 +117,16 @@ class Supervised(Platform):
         """The landing sensor's last tick: status, skipReason, timestamp."""
         query = """query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor { sensorState {
             ticks(limit: 1) { status skipReason timestamp } } } } }"""
-        where = {"repositoryLocationName": "pdm_assets", "repositoryName": "__repository__", "sensorName": "landing_sensor"}
-        ticks = self.graphql(query, s=where)["sensorOrError"]["sensorState"]["ticks"]
+        ticks = self.graphql(query, s={**HERE, "sensorName": "landing_sensor"})["sensorOrError"]["sensorState"]["ticks"]
         return ticks[0] if ticks else None
+
+    def is_quiet(self, since: float) -> bool:
+        """The sensor has found nothing new since a time, and nothing is under way or waiting."""
+        with suppress(OSError, AssertionError, KeyError, TypeError, ValueError):
+            tick, runs = self.last_tick(), self.runs()
+            seen_all = tick and tick["skipReason"] == "nothing new has landed" and tick["timestamp"] > since + 2
+            return bool(seen_all) and not any(run["status"] in UNDER_WAY for run in runs)
+        return False
 
     def __exit__(self, *_: object) -> None:
         processes = self.processes()

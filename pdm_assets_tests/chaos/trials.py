@@ -23,6 +23,7 @@ from pdm_assets.resources.landing import land
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.chaos.supervised import VICTIMS, Supervised
+from pdm_assets_tests.journeys.daemon import UNDER_WAY
 from pdm_assets_tests.journeys.history import FIRST, SETTINGS, fleet
 
 HISTORY_DAYS, DAYS = 28, 60
@@ -38,7 +39,6 @@ LOAD = {
 # What each writing makes anew, and names that hold the run that trained.
 MADE_ANEW = {"scored_at", "features_version", "trained_at", "decided_at", "decided_by", "model_version", "card", "detail"}
 BACKFILLED = ("raw", "quarantine", "features", "labels", "scores")
-UNDER_WAY = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class Load:
         self.landed_at = time.time()
         if number == 0:
             land(self.files / "history", self.it.data / "landing")
-            self._backfill(start, end)
+            self.backfills.append(self.it.backfill(start, end - dt.timedelta(days=1), BACKFILLED))
         else:
-            self._backfill(start - dt.timedelta(days=6), start)
+            self.backfills.append(self.it.backfill(start - dt.timedelta(days=6), start - dt.timedelta(days=1), BACKFILLED))
             day = start
             while day < end:
                 self.replayer.land_day(day)
@@ -113,30 +113,14 @@ class Load:
         self.landed_at = time.time()
         return f"{start}..{end - dt.timedelta(days=1)}"
 
-    def _backfill(self, start: dt.date, end: dt.date) -> None:
-        assets = self.it.graphql("{ assetNodes { assetKey { path } isPartitioned } }")["assetNodes"]
-        keys = [a["assetKey"] for a in assets if a["isPartitioned"] and a["assetKey"]["path"][0] in BACKFILLED]
-        days = [(start + dt.timedelta(days=n)).isoformat() for n in range((end - start).days)]
-        launched = self.it.graphql(
-            """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-                __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
-            params={"assetSelection": keys, "partitionNames": days},
-        )["launchPartitionBackfill"]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        self.backfills.append(launched["backfillId"])
-
     def is_done(self) -> bool:
-        """Nothing is under way or waiting, every backfill is through, and the sensor has seen all that landed."""
+        """The platform is quiet and every backfill is through. One that failed ends the load at once: it stays failed."""
+        statuses: list[str] = []
         with suppress(OSError, AssertionError, KeyError, TypeError, ValueError):
-            tick = self.it.last_tick()
-            seen_all = tick and tick["skipReason"] == "nothing new has landed" and tick["timestamp"] > self.landed_at + 2
-            if not seen_all or any(run["status"] in UNDER_WAY for run in self.it.runs()):
-                return False
-            query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-            statuses = [self.it.graphql(query, id=i)["partitionBackfillOrError"]["status"] for i in self.backfills]
-            assert "COMPLETED_FAILED" not in statuses, f"a backfill failed. {state(self.it)}"
-            return all(status.startswith("COMPLETED") for status in statuses)
-        return False
+            statuses = [self.it.backfill_status(each) for each in self.backfills]
+        assert "COMPLETED_FAILED" not in statuses, f"a backfill failed. {state(self.it)}"
+        is_through = len(statuses) == len(self.backfills) and all(status.startswith("COMPLETED") for status in statuses)
+        return is_through and self.it.is_quiet(self.landed_at)
 
     def finish(self) -> float:
         """Wait until all is done."""

@@ -1,14 +1,18 @@
 """The real thing for journeys: `dagster dev` (web server, daemon, code server) on a data root of its own, driven over HTTP."""
 
+import datetime as dt
 import json
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pdm_assets.demo import end_dagster, make_home, start_dagster
+
+UNDER_WAY = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
+HERE = {"repositoryLocationName": "pdm_assets", "repositoryName": "__repository__"}
 
 
 class Platform:
@@ -46,6 +50,41 @@ class Platform:
             ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
             ... on RunFailureEvent { error { message } } } } } }"""
         return [str(event) for event in self.graphql(query, id=run_id)["logsForRun"]["events"] if event]
+
+    def launch(self, job: str, config: str = "{}", assets: Sequence[str] = (), **tags: str) -> str:
+        """A run of a job, or of some of its assets, as the launchpad asks for it; its id."""
+        query = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+        selector = {**HERE, "pipelineName": job, "assetSelection": [{"path": key.split("/")} for key in assets] or None}
+        params = {
+            "selector": selector,
+            "runConfigData": config,
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "mode": "default",
+        }
+        launched = self.graphql(query, p=params)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def backfill(self, first: dt.date, last: dt.date, groups: Sequence[str] = ()) -> str:
+        """A backfill of all assets, or of those of some groups, for the days from first to last; its id."""
+        nodes = self.graphql("{ assetNodes { assetKey { path } isPartitioned isMaterializable } }")["assetNodes"]
+        keys = [{"path": node["assetKey"]["path"]} for node in nodes if node["isPartitioned"] and node["isMaterializable"]]
+        days = [(first + dt.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+        launched = self.graphql(
+            """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+                __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            params={
+                "assetSelection": [key for key in keys if not groups or key["path"][0] in groups],
+                "partitionNames": days,
+            },
+        )["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def backfill_status(self, backfill_id: str) -> str:
+        query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+        return self.graphql(query, id=backfill_id)["partitionBackfillOrError"]["status"]
 
     def all_done(self, least: int) -> list[dict] | None:
         runs = self.runs()

@@ -39,3 +39,10 @@ def content(data: Path, table: str) -> pa.Table:
     """A table but for what each writing of it makes anew, in the order of its keys."""
     rows = DeltaTable(str(data / "lake" / table)).to_pyarrow_table().drop_columns(["scored_at", "features_version"])
     return rows.sort_by([("machine_id", "ascending"), ("observed_at", "ascending"), ("component", "ascending")])
+
+
+def days_with_rows(data: Path, table: str) -> set[dt.date]:
+    """The days that a table has rows of."""
+    files = DeltaTable(str(data / "lake" / table)).get_add_actions(flatten=True)
+    days, rows = files.column("partition.date").to_pylist(), files.column("num_records").to_pylist()
+    return {d for d, n in zip(days, rows, strict=True) if n}

@@ -10,16 +10,10 @@ from deltalake import DeltaTable
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.daemon import platform
-from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, content, fleet, take_in
+from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, content, days_with_rows, fleet, take_in
 from pdm_assets_tests.resources.test_engine import listening
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow]
-
-
-def days_with_rows(data, table):
-    files = DeltaTable(str(data / "lake" / table)).get_add_actions(flatten=True)
-    days, rows = files.column("partition.date").to_pylist(), files.column("num_records").to_pylist()
-    return {d for d, n in zip(days, rows, strict=True) if n}
 
 
 def versions(data):

@@ -16,13 +16,13 @@ from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests import builders
-from pdm_assets_tests.chaos.trials import UNDER_WAY, check_logs
-from pdm_assets_tests.journeys.daemon import Platform, platform
+from pdm_assets_tests.chaos.trials import check_logs
+from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform, platform
 from pdm_assets_tests.journeys.history import END, FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow]
 
-OF_THE_PLATFORM = {"repositoryLocationName": "pdm_assets", "repositoryName": "__repository__"}
+LOOKED_AT = ["raw/telemetry", "quarantine/telemetry", "features/observations"]
 
 
 @pytest.fixture(scope="module")
@@ -47,55 +47,20 @@ def it(data, files):
         yield it
 
 
-def launch(it: Platform, job: str, config: dict | None = None, **tags: str) -> str:
-    """A run as the UI's launchpad asks for it; its id."""
-    query = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) {
-        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-    launched = it.graphql(
-        query,
-        p={
-            "selector": {**OF_THE_PLATFORM, "pipelineName": job},
-            "runConfigData": yaml.safe_dump(config or {}),
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-            "mode": "default",
-        },
-    )["launchPipelineExecution"]
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    return launched["run"]["runId"]
-
-
-def backfill(it: Platform, first: dt.date, last: dt.date) -> str:
-    assets = it.graphql("{ assetNodes { assetKey { path } isPartitioned isMaterializable } }")["assetNodes"]
-    keys = [{"path": a["assetKey"]["path"]} for a in assets if a["isPartitioned"] and a["isMaterializable"]]
-    days = [(first + dt.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-    launched = it.graphql(
-        """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-            __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
-        params={"assetSelection": keys, "partitionNames": days},
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    return launched["backfillId"]
-
-
 def of_schedule(it: Platform, name: str, at: dt.datetime) -> dict[str, str]:
     """The tags of the run that a schedule asks for at a time, as its daemon would."""
     query = """mutation($s: ScheduleSelector!, $t: Float) { scheduleDryRun(selectorData: $s, timestamp: $t) {
         __typename ... on DryRunInstigationTick { evaluationResult { runRequests { tags { key value } } } } } }"""
-    dry = it.graphql(query, s={**OF_THE_PLATFORM, "scheduleName": name}, t=at.timestamp())["scheduleDryRun"]
+    dry = it.graphql(query, s={**HERE, "scheduleName": name}, t=at.timestamp())["scheduleDryRun"]
     (request,) = dry["evaluationResult"]["runRequests"]
     return {tag["key"]: tag["value"] for tag in request["tags"]}
-
-
-def status_of(it: Platform, backfill_id: str) -> str:
-    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-    return it.graphql(query, id=backfill_id)["partitionBackfillOrError"]["status"]
 
 
 def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scores(it, data):
     before, runs_before = content(data, "scores/component_risk"), len(it.runs())
     models = DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows
-    launched = backfill(it, FIRST, HISTORY_END)
-    it.wait_for("the backfill", lambda: status_of(it, launched).startswith("COMPLETED"), timeout=360)
+    launched = it.backfill(FIRST, HISTORY_END)
+    it.wait_for("the backfill", lambda: it.backfill_status(launched).startswith("COMPLETED"), timeout=360)
     assert len(it.runs()) - runs_before == 1
     # Nothing was due: a backfill trains no model that is there already.
     assert DeltaTable(str(data / "lake" / "models" / "registry")).to_pyarrow_table().num_rows == models
@@ -105,6 +70,7 @@ def test_a_backfill_of_all_assets_from_the_ui_is_one_run_and_gives_the_same_scor
 def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it, data, files):
     before, known = content(data, "scores/component_risk"), {run["runId"] for run in it.runs()}
     last = HISTORY_END - dt.timedelta(days=1)
+    ten_days = [(last - dt.timedelta(days=n)).isoformat() for n in range(10)]
     replayer = Replayer(files / "whole", data / "landing", HISTORY_END)
     asked = {
         "ops": {
@@ -121,13 +87,11 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
     scheduled = of_schedule(it, "daily_scoring", dt.datetime.combine(HISTORY_END, dt.time(0, 30), dt.UTC))
     assert scheduled["dagster/partition"] == last.isoformat()
     with ThreadPoolExecutor(16) as at_once:
-        # ten of one day, the only one of the history that a model is in force for
-        day_run = {"dagster/partition": last.isoformat()}
-        pending = [at_once.submit(launch, it, "process_days", **day_run) for _ in range(10)]
-        pending.append(at_once.submit(launch, it, "score_range", asked))
-        pending.append(at_once.submit(launch, it, "process_days", **scheduled))
+        pending = [at_once.submit(it.launch, "process_days", assets=LOOKED_AT, **{"dagster/partition": on}) for on in ten_days]
+        pending.append(at_once.submit(it.launch, "score_range", yaml.safe_dump(asked)))
+        pending.append(at_once.submit(it.launch, "process_days", **scheduled))
         pending.append(at_once.submit(replayer.land_day, HISTORY_END))
-        filled = at_once.submit(backfill, it, FIRST + dt.timedelta(days=20), HISTORY_END)
+        filled = at_once.submit(it.backfill, FIRST + dt.timedelta(days=20), HISTORY_END)
         for each in pending:
             each.result()
     most = 0
@@ -136,13 +100,13 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
         nonlocal most
         runs = it.runs()
         most = max(most, sum(run["status"] == "STARTED" for run in runs))
-        status = status_of(it, filled.result())
+        status = it.backfill_status(filled.result())
         by_sensor = any("landing/reason" in run["tags"] for run in runs if run["runId"] not in known)
         return by_sensor and status.startswith("COMPLETED") and not any(run["status"] in UNDER_WAY for run in runs)
 
     it.wait_for("all that was asked for", all_done, timeout=900)
     assert most == 1, "two runs were in the pool at once"
-    assert len(it.runs()) - len(known) >= 14  # the ten, score_range, the schedule's, the sensor's and the backfill's
+    assert len(it.runs()) - len(known) >= 14  # the ten days, score_range, the schedule's, the sensor's and the backfill's
     assert {run["status"] for run in it.runs()} == {"SUCCESS"}
     check_logs(data)
     after = content(data, "scores/component_risk")
@@ -153,8 +117,8 @@ def test_whoever_asks_at_once_runs_one_after_the_other_and_no_commit_is_lost(it,
 
 
 def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
-    run = launch(it, "process_days", **{"dagster/partition": "2015-01-28"})
-    waiting = launch(it, "process_days", **{"dagster/partition": "2015-01-28"})
+    run = it.launch("process_days", **{"dagster/partition": "2015-01-28"})
+    waiting = it.launch("process_days", assets=LOOKED_AT, **{"dagster/partition": "2015-01-28"})
     status = lambda of: next(one["status"] for one in it.runs() if one["runId"] == of)  # noqa: E731
     it.wait_for("the run to begin", lambda: status(run) == "STARTED")
     query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"

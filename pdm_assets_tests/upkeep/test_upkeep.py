@@ -103,8 +103,9 @@ def test_the_job_says_of_each_table_what_it_did(plant, spark, monkeypatch):
         "oldest_version_kept": "2 of 2024-01-01",
     }
     assert (seen["models/decisions"]["days_compacted"], files(plant.lake, DECISIONS)) == (1, 1)
-    output = next(event for event in result.all_events if event.is_successful_output and event.step_key == "tidy_tables")
-    shown = output.step_output_data.metadata["tables"].value
+    told = {event.step_key: event.step_output_data.metadata for event in result.all_events if event.is_successful_output}
+    assert told["forget_old_runs"]["runs_forgotten"].value == 0
+    shown = told["tidy_tables"]["tables"].value
     assert f"| raw/telemetry | 6 | 3 | {freed} | 0 | 30 | 2 of 2024-01-01 |" in shown
 
 
