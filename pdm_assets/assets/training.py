@@ -78,6 +78,7 @@ def failure_model(
     already; else yesterday's model is carried forward. So a backfill of a year retrains as it would have happened live, never
     once a day.
     """
+    lake.hold()
     days = [dt.date.fromisoformat(key) for key in sorted(context.partition_keys)]
     observed = lake.first_and_last_day(OBSERVATIONS)
     models, decisions = model_store.registered(), model_store.decisions()

@@ -12,6 +12,7 @@ from pdm_assets.assets.training import TrainingConfig
 from pdm_assets.checks.scoring import yesterday_is_scored
 from pdm_assets.partitions import DAILY
 from pdm_assets.resources.delta_io import describe
+from pdm_assets.resources.faults import faults_are_told
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import ModelStore, NoSuchModel, Registered
 from pdm_assets.schemas.features import COMPONENT_RISK, OBSERVATIONS
@@ -66,6 +67,7 @@ def score_days(
         raise dg.Failure(
             f"results_table {config.results_table!r}: take a name of lower-case letters, digits and _ that begins with a letter"
         )
+    lake.hold()
     end = last + dt.timedelta(days=1)
     rows = lake.rows_by_day(OBSERVATIONS, start, end)
     if empty := [str(day) for day, count in rows.items() if not count]:
@@ -91,7 +93,10 @@ def score_days(
     )
 
 
-@dg.job(description="Score a range of days with a named model into a results table (the reference's notebook parameters).")
+@dg.job(
+    description="Score a range of days with a named model into a results table (the reference's notebook parameters).",
+    hooks={faults_are_told},
+)
 def score_range() -> None:
     """One op, typed run config."""
     score_days()

@@ -5,6 +5,7 @@ import datetime as dt
 import dagster as dg
 
 from pdm_assets.partitions import SETTINGS
+from pdm_assets.resources.faults import faults_are_told
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.run_history import forget_runs
@@ -36,12 +37,16 @@ def tidy_tables(context: dg.OpExecutionContext, lake: Lake, model_store: dg.Reso
 def forget_old_runs(context: dg.OpExecutionContext) -> None:
     """Delete the runs older than PDM_KEEP_DAYS of which everything was made again since; Dagster keeps them for ever."""
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=SETTINGS.keep_days)
-    context.add_output_metadata({"runs_forgotten": forget_runs(context.instance, before), "ended_before": str(before)})
+    forgotten = forget_runs(context.instance, before)
+    context.add_output_metadata({"runs_forgotten": forgotten.runs, "ended_before": str(before)})
+    if forgotten.failed:
+        raise dg.Failure(f"{len(forgotten.failed)} runs could not be deleted and are tried again next time: {forgotten.failed}")
 
 
 @dg.job(
     description="Compacts crowded tables, deletes the files that no version to keep refers to, sets how far back that is, and "
-    "deletes old runs of which nothing is the latest."
+    "deletes old runs of which nothing is the latest.",
+    hooks={faults_are_told},
 )
 def upkeep() -> None:
     """The tables in the pool `spark`, so that no run writes meanwhile; then Dagster's own history."""

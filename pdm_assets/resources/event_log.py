@@ -52,11 +52,14 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
     def delete_events(self, run_id: str) -> None:
         """Delete them, and the database that each run has here: Dagster would leave it, empty."""
         super().delete_events(run_id)
-        self._initialized_dbs.discard(run_id)
-        Path(self.path_for_shard(run_id)).unlink(missing_ok=True)
+        database = Path(self.path_for_shard(run_id))
+        for path in (database, *(database.with_name(f"{database.name}{journal}") for journal in ("-wal", "-shm"))):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
+        if not Path(self.path_for_shard(shard)).exists():
+            self._initialized_dbs.discard(shard)  # deleted, perhaps by another process
         shared = getattr(self._batch, "open", None)
         if shared is None:
             with super()._connect(shard) as connection:

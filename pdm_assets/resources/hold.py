@@ -5,9 +5,10 @@ writes, but not a day that one instance computed from what the other was about t
 """
 
 import fcntl
+import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,42 +20,45 @@ class LakeHeld(RuntimeError):
 
 
 @contextmanager
-def held(path: Path, who: str) -> Iterator[None]:
+def held(path: Path, who: str, where: str = "") -> Iterator[None]:
     """Hold a lake together with all who go by the same name, until the context ends or the process dies.
 
-    `path` is the lock file; it names the holder.
+    `path` is the lock file; it names the holder, and says where that is.
 
     Raises:
         LakeHeld: if one of another name holds it.
     """
     deadline = time.monotonic() + PATIENCE_S
     with path.open("a+") as lock:
-        while not _take(lock, who):
+        while not _take(lock, who, where):
             if time.monotonic() > deadline:
-                lock.seek(0)
+                them, us = " ".join(_read(lock)).strip(), f"{who} {where}".strip()
                 raise LakeHeld(
-                    f"the lake is being written by {lock.read()}, and not by {who}: one Dagster instance writes a lake. Wait "
+                    f"the lake is being written by {them}, and not by {us}: one Dagster instance writes a lake. Wait "
                     "for its run to end, and stop one of the two (a sensor that is on asks again)"
                 )
-            time.sleep(0.05)
+            time.sleep(random.uniform(0.02, 0.1))  # two that always looked at once would keep each other out
         yield
 
 
-def _take(lock: IO[str], who: str) -> bool:
+def _take(lock: IO[str], who: str, where: str) -> bool:
     """Share the lock if it has our name on it, else put our name there if nobody has the lock; false: look again."""
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    lock.seek(0)
-    if lock.read() == who:
-        return True
-    try:
+        if _read(lock)[0] == who:
+            return True
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.truncate(0)
-        lock.write(who)
+        lock.write(f"{who}\n{where}")
         lock.flush()
-    except BlockingIOError:
-        pass
-    fcntl.flock(lock, fcntl.LOCK_UN)  # no lock turns from exclusive to shared in one step: others may have come between
+        # No lock turns from exclusive to shared in one step: another may come between, and write its own name.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if _read(lock)[0] == who:
+            return True
+    fcntl.flock(lock, fcntl.LOCK_UN)
     return False
+
+
+def _read(lock: IO[str]) -> list[str]:
+    lock.seek(0)
+    return lock.read().split("\n", 1)

@@ -8,6 +8,7 @@ import datetime as dt
 import errno
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pydantic import PrivateAttr
@@ -72,7 +74,7 @@ class Lake(dg.ConfigurableResource):
     schema_name: str | None = None
     keep_days: int = 30
 
-    _instance: str | None = PrivateAttr(default=None)
+    _instance: tuple[str, str] | None = PrivateAttr(default=None)
     _held: ExitStack | None = PrivateAttr(default=None)
 
     @classmethod
@@ -87,10 +89,15 @@ class Lake(dg.ConfigurableResource):
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Know the Dagster instance whose run this is."""
-        if context.run is not None and context.instance is not None:
-            home = context.instance.root_directory if context.instance.is_persistent else f"of process {os.getpid()}"
-            self._instance = f"the Dagster instance {home}"
+        """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name."""
+        if context.run is None or context.instance is None:
+            return
+        storage = context.instance.run_storage
+        if context.instance.is_persistent and isinstance(storage, SqlRunStorage):
+            number, home = storage.get_run_storage_id(), context.instance.root_directory
+            self._instance = f"the Dagster instance {number}", f"(DAGSTER_HOME {home} on {socket.gethostname()})"
+        else:
+            self._instance = f"process {os.getpid()} on {socket.gethostname()}", ""
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""
@@ -101,15 +108,17 @@ class Lake(dg.ConfigurableResource):
     def hold(self) -> None:
         """Hold the lake until the run ends; nothing outside of a run.
 
+        From its first reading on: what is made of rows that another instance replaces meanwhile would be of neither.
+
         Raises:
             LakeHeld: if another Dagster instance, or a command that wants it alone, is writing.
         """
         if self._instance is not None and self._held is None:
             with ExitStack() as held_so_far:
-                held_so_far.enter_context(self.held_by(self._instance))
+                held_so_far.enter_context(self.held_by(*self._instance))
                 self._held = held_so_far.pop_all()
 
-    def held_by(self, who: str) -> AbstractContextManager[None]:
+    def held_by(self, who: str, where: str = "") -> AbstractContextManager[None]:
         """Keep the runs of all Dagster instances from writing a lake on disk that do not go by this name.
 
         Raises:
@@ -118,7 +127,7 @@ class Lake(dg.ConfigurableResource):
         if self._on_disk is None:
             return nullcontext()
         self._on_disk.parent.mkdir(parents=True, exist_ok=True)
-        return held(self._on_disk.with_name(f".{self._on_disk.name}.held.lock"), who)
+        return held(self._on_disk.with_name(f".{self._on_disk.name}.held.lock"), who, where)
 
     def location(self, table: Table) -> str:
         """Folder or URI of a table, or its catalog name."""
@@ -147,6 +156,7 @@ class Lake(dg.ConfigurableResource):
         if not self.exists(table):
             self._is_there()
             raise LakeError(f"{table.key} has never been written: materialize it first")
+        self.hold()
         reader = self.spark.spark_session.read
         frame = (reader if version is None else reader.option("versionAsOf", version)).table(self.sql_name(table))
         if start is not None:

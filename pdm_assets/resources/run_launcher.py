@@ -7,6 +7,7 @@ as under way until `max_runtime_seconds` and keep the sensor and the Spark pool 
 
 import json
 import time
+from typing import Any
 
 import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
@@ -22,6 +23,9 @@ SERVER_IS_GONE_S = 300  # another has taken its place, or none will
 CLOCK_STEPS_S = 60  # the system tells the age of a process by a clock that may be set meanwhile
 
 
+_not_waited_for: set[str] = set()  # runs of this process whose code server did not come back
+
+
 class ServerAway:
     """How long the code server of a run has been away, from one question to the next."""
 
@@ -33,7 +37,9 @@ class ServerAway:
         """Whether it was away at the last question or shortly before."""
         now = time.monotonic()
         if not _answers(run):
-            self.first, self.last = self.first or now, now
+            if self.first is None or self.last is None or now - self.last > SERVER_IS_BACK_S:
+                self.first = now
+            self.last = now
         if self.first is None or self.last is None or now - self.first > SERVER_IS_GONE_S:
             return False
         return now - self.last < SERVER_IS_BACK_S
@@ -41,9 +47,13 @@ class ServerAway:
 
 def wait_for_code_server(run: DagsterRun) -> None:
     """Wait until a run may fail: what fails while its code server is away is not tried again."""
+    if run.run_id in _not_waited_for:
+        return
     away = ServerAway()
     while away.is_worth_waiting(run):
         time.sleep(2)
+    if not _answers(run):
+        _not_waited_for.add(run.run_id)  # its other steps may fail too, and would wait as long each
 
 
 def _answers(run: DagsterRun) -> bool:
@@ -60,7 +70,9 @@ def _answers(run: DagsterRun) -> bool:
 class WatchedRunLauncher(DefaultRunLauncher):
     """DefaultRunLauncher that supports run monitoring, for runs on its own machine."""
 
-    _away: ServerAway | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._away: dict[str, ServerAway] = {}  # by run
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -72,10 +84,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
         health = worker_health(self._instance, run)
         if health.status == WorkerStatus.RUNNING:
             return health
-        self._away = self._away or ServerAway()
-        if self._away.is_worth_waiting(run):
+        if self._away.setdefault(run.run_id, ServerAway()).is_worth_waiting(run):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"{health.msg}, and so has its code server: it is waited for")
-        self._away = None
+        del self._away[run.run_id]
         return health
 
 

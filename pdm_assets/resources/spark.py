@@ -103,9 +103,15 @@ class SparkEngine(PySparkResource):
         try:
             for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
                 session.conf.set(name, value)
-        except PySparkException as error:
+        except Exception as error:
+            session.client.set_retry_policies([])
             session.stop()  # else it is asked to forget its models when the process ends, for ten minutes if it is not there
-            raise EngineError(f"the Spark server can't be reached, or does not let us in: {error}") from error
+            if not isinstance(error, PySparkException) or error.getCondition() is not None:
+                raise  # what a server says names what is wrong
+            raise EngineError(
+                "the Spark server can't be reached, or does not let us in (in mode remote PDM_SPARK_REMOTE says where it is): "
+                f"{error}"
+            ) from error
         return session
 
 

@@ -102,7 +102,7 @@ def forgotten(home: Path) -> str:
     with DagsterInstance.from_config(str(home)) as instance:
         before, runs = size(home), instance.get_runs_count()
         materialized = {key: instance.get_materialized_partitions(key) for key in instance.all_asset_keys()}
-        count = forget_runs(instance, dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
+        count = forget_runs(instance, dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).runs
         assert {key: instance.get_materialized_partitions(key) for key in materialized} == materialized
         after = size(home)
     return f"Were they older than the retention, upkeep would delete {count} of {runs} runs: {before:.0f} MB to {after:.0f} MB."

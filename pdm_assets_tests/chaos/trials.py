@@ -103,7 +103,8 @@ class Load:
         self.landed_at = time.time()
         if number == 0:
             land(self.files / "history", self.it.data / "landing")
-            self.backfills.append(self.it.backfill(start, end - dt.timedelta(days=1), BACKFILLED))
+            unscored = [group for group in BACKFILLED if group != "scores"]  # there is no model before the sensor's run
+            self.backfills.append(self.it.backfill(start, end - dt.timedelta(days=1), unscored))
         else:
             self.backfills.append(self.it.backfill(start - dt.timedelta(days=6), start - dt.timedelta(days=1), BACKFILLED))
             day = start
