@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import sys
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 
 from pdm_assets import cli, upkeep_commands
 from pdm_assets.automation.upkeep import upkeep
+from pdm_assets.resources.faults import TRIED_AGAIN
 from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.upkeep import _days_to_keep, tidy
 from pdm_assets.resources.versions import named_versions, unreadable
@@ -16,6 +19,7 @@ from pdm_assets.schemas.features import DECISIONS, OBSERVATIONS
 from pdm_assets.schemas.raw import ERRORS, TELEMETRY
 from pdm_assets_tests import builders
 from pdm_assets_tests.builders import day, utc
+from pdm_assets_tests.plant import failure
 from pdm_assets_tests.upkeep.saved import MODEL
 
 NOW = utc("2015-06-30 12:00")
@@ -109,6 +113,27 @@ def test_the_job_says_of_each_table_what_it_did(plant, spark, monkeypatch):
     assert f"| raw/telemetry | 6 | 3 | {freed} | 0 | 30 | 2 of 2024-01-01 |" in shown
 
 
+@pytest.mark.parametrize(("keep_days", "count"), [(30, 0), (-1, 1)])
+def test_the_job_deletes_runs_that_ended_before_the_days_to_keep(plant, monkeypatch, keep_days, count):
+    monkeypatch.setattr(Lake, "tables", lambda self: [])
+    module = sys.modules["pdm_assets.automation.upkeep"]  # its package gives the name to the job
+    monkeypatch.setattr(module, "SETTINGS", SimpleNamespace(keep_days=keep_days, keep_model_data_days=None))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            instance.report_run_failed(instance.add_run(dg.DagsterRun("a_job")))
+        result = upkeep.execute_in_process(resources=plant.resources, instance=instance)
+    (told,) = (e.step_output_data.metadata for e in result.all_events if e.is_successful_output and e.step_key != "tidy_tables")
+    assert told["runs_forgotten"].value == count
+
+
+def test_where_another_writes_the_lake_the_job_waits_its_turn(plant, monkeypatch):
+    monkeypatch.setattr("pdm_assets.resources.hold.PATIENCE_S", 0.2)
+    with dg.DagsterInstance.ephemeral() as instance, plant.lake.held_by("another"):
+        refused = upkeep.execute_in_process(resources=plant.resources, instance=instance, raise_on_error=False)
+        assert "written by another" in failure(refused)
+        assert instance.get_run_by_id(refused.run_id).tags[TRIED_AGAIN] == "true"
+
+
 def test_tables_of_a_catalog_are_left_to_it():
     lake = Lake(spark=None, root="s3://bucket/lake")
     with pytest.raises(LakeError, match="not in a local lake: use the OPTIMIZE and VACUUM of its catalog or store"):
@@ -181,3 +206,11 @@ def test_a_version_whose_files_are_gone_is_refused_before_anything_is_done(pdm, 
     assert result.exit_code == 1
     assert "version 1 of raw/errors can't be restored: 1 of its files are gone, such as part-" in result.output
     assert plant.lake.version(ERRORS) == 3
+
+
+def test_none_returns_to_a_version_while_another_writes_the_lake(pdm, plant, monkeypatch):
+    monkeypatch.setattr("pdm_assets.resources.hold.PATIENCE_S", 0.2)
+    with plant.lake.held_by("a run"):
+        said = pdm("raw/errors", "--version", 1)
+    assert said.exit_code == 1
+    assert "the lake is being written by a run, and not by pdm-assets lake restore" in said.output
