@@ -60,6 +60,6 @@ soak: setup ## a year of days through the landing sensor on one engine: docs/rel
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
-		--group dev --extra mlflow pyproject.toml -o requirements.lock
+		--group dev --extra mlflow --extra postgres pyproject.toml -o requirements.lock
 	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url - -o requirements-uv.lock

@@ -457,8 +457,22 @@ def demo(machines: int, port: int) -> None:
 @click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
 def dev(port: int) -> None:
     """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
-    from pdm_assets.demo import make_home, serve
+    from pdm_assets.demo import serve
 
-    data = _settings().data.absolute()
+    home = _home()
+    sys.exit(serve(Path(os.environ.get("DAGSTER_HOME") or home), port))
+
+
+@main.command()
+def home() -> None:
+    """Write the DAGSTER_HOME of the data root, for Dagster's processes as services (docs/deploy.md), and say where it is."""
+    click.echo(_home())
+
+
+def _home() -> Path:
+    from pdm_assets.demo import make_home
+
+    settings = _settings()
+    data = settings.data.absolute()
     os.environ["PDM_DATA"] = str(data)
-    sys.exit(serve(Path(os.environ.get("DAGSTER_HOME") or make_home(data)), port))
+    return make_home(data, in_postgres=settings.dagster_db is not None)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pyspark.sql import SparkSession
@@ -50,7 +51,7 @@ def run(machines: int, port: int, settings: Settings) -> None:
             settings = replace(settings, data=data, first_day=fleet.first_day)
             os.environ.update(settings.to_environ())
             running.enter_context(_warm_engine(settings))
-            dagster = running.enter_context(_dagster(data, port))
+            dagster = running.enter_context(_dagster(settings, port))
             fleet.write(until=_today() + dt.timedelta(days=1))
             for path in land(fleet.history, settings.landing_root):
                 console.print(f"  landed {path.relative_to(data)} ({path.stat().st_size / 1e6:.0f} MB)")
@@ -161,27 +162,34 @@ def _warm_engine(settings: Settings) -> Iterator[None]:
         engine.stop()
 
 
-def make_home(data: Path) -> Path:
-    """The DAGSTER_HOME of a data root: the checkout's dagster.yaml with an event log that takes a year's events in batches."""
+def make_home(data: Path, *, in_postgres: bool = False) -> Path:
+    """The DAGSTER_HOME of a data root: the checkout's dagster.yaml, and where runs and events are kept.
+
+    In PostgreSQL those of PDM_DAGSTER_DB, which is not written down; else in files, a year's events in batches.
+    """
     home = data / "dagster"
     private_folder(home)  # logs and run config are in it
-    storage = {
-        "module": "pdm_assets.resources.event_log",
-        "class": "BatchedSqliteEventLog",
-        "config": {"base_dir": str(home / "history")},
-    }
-    settings = (CHECKOUT / "dagster.yaml").read_text()
-    (home / "dagster.yaml").write_text(f"{settings}\nevent_log_storage: {json.dumps(storage)}\n")
+    storage: dict[str, Any]
+    if in_postgres:
+        storage = {"storage": {"postgres": {"postgres_url": {"env": "PDM_DAGSTER_DB"}}}}
+    else:
+        event_log = {"module": "pdm_assets.resources.event_log", "class": "BatchedSqliteEventLog"}
+        storage = {"event_log_storage": {**event_log, "config": {"base_dir": str(home / "history")}}}
+    partial = home / "dagster.yaml.part"  # another process may be reading it
+    partial.write_text(f"{(CHECKOUT / 'dagster.yaml').read_text()}\n{json.dumps(storage)[1:-1]}\n")
+    partial.replace(home / "dagster.yaml")
     return home
 
 
 def start_dagster(home: Path, port: int, log: int | None = None, **settings: str) -> "subprocess.Popen[bytes]":
     """Web server, daemon and code server of a DAGSTER_HOME, on this machine only, in a process group of their own."""
+    from pdm_assets.resources.event_log import EVENTS_A_BATCH
+
     dagster = str(Path(sys.executable).parent / "dagster")
     return subprocess.Popen(
         [dagster, "dev", "-w", str(CHECKOUT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)],
         cwd=home,
-        env={**os.environ, "DAGSTER_HOME": str(home), **settings},
+        env={"DAGSTER_EVENT_BATCH_SIZE": EVENTS_A_BATCH, **os.environ, "DAGSTER_HOME": str(home), **settings},
         stdout=log,
         stderr=log,
         start_new_session=True,
@@ -225,9 +233,9 @@ def end_dagster(dagster: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def _dagster(data: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _dagster(settings: Settings, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """Dagster in a process group of its own; its log is data/dagster/dagster.log."""
-    home = make_home(data)
+    home = make_home(settings.data, in_postgres=settings.dagster_db is not None)
     os.environ["DAGSTER_HOME"] = str(home)
     claim(home)
     with private_file(home / "dagster.log", "ab") as log:

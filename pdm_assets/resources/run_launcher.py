@@ -1,4 +1,4 @@
-"""Dagster's default run launcher, and whether the process of a run lives.
+"""Dagster's default run launcher, and whether the process of a run lives, here or where its code server is.
 
 Dagster's own does not say: the code server that started a process notices its end, but where that died too, a run would count
 as under way until `max_runtime_seconds` and keep the sensor and the Spark pool waiting. Run monitoring asks this one every
@@ -15,6 +15,8 @@ from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import GetCurrentRunsResult
+from dagster._serdes import deserialize_value
 
 HERE = ("localhost", "127.0.0.1")
 # A run that fails while its code server is away is not tried again: Dagster asks that server for the job, once.
@@ -68,7 +70,7 @@ def _answers(run: DagsterRun) -> bool:
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """DefaultRunLauncher that supports run monitoring, for runs on its own machine."""
+    """DefaultRunLauncher that supports run monitoring."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,15 +93,28 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
 
 def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:
-    """Whether the process that a run wrote down is there still, and not another that got its number."""
+    """Whether the process that a run wrote down is there still, and not another that got its number.
+
+    Of a run on another machine its code server is asked; where that does not answer, nothing is said.
+    """
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     if server.get("host", "localhost") not in HERE:
-        return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is on another machine")
+        return _elsewhere(run, server)
     for record in instance.get_records_for_run(run.run_id, of_type=DagsterEventType.ENGINE_EVENT).records:
         event = record.event_log_entry.dagster_event
         if event is not None and (pid := event.engine_event_data.metadata.get("pid")) is not None:
             return _health(int(str(pid.value)), record.event_log_entry.timestamp)
     return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "it has no process yet")
+
+
+def _elsewhere(run: DagsterRun, server: dict[str, Any]) -> CheckRunHealthResult:
+    try:
+        known = deserialize_value(DagsterGrpcClient(**server).get_current_runs(), GetCurrentRunsResult).current_runs
+    except DagsterUserCodeUnreachableError:
+        return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server, on another machine, does not answer")
+    if run.run_id in known:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"the code server at {server['host']} knows no process of it")
 
 
 def _health(pid: int, written_at: float) -> CheckRunHealthResult:

@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import WorkerStatus
+from dagster._grpc.types import GetCurrentRunsResult
+from dagster._serdes import serialize_value
 
 from pdm_assets.resources import run_launcher
 from pdm_assets.resources.run_launcher import worker_health
@@ -48,9 +50,16 @@ def test_a_run_that_has_begun_without_a_process_has_none(instance):
     assert health(instance) == WorkerStatus.NOT_FOUND
 
 
-def test_of_a_process_on_another_machine_nothing_is_said(instance):
+def test_of_a_run_on_another_machine_its_code_server_is_asked(instance, monkeypatch):
     elsewhere = {".dagster/grpc_info": json.dumps({"host": "elsewhere", "port": 4000})}
-    assert health(instance, 2**22 + 1, **elsewhere) == WorkerStatus.RUNNING
+    assert health(instance, os.getpid(), **elsewhere) == WorkerStatus.RUNNING, "it does not answer: nothing is known"
+    known: list[str] = []
+    answer = lambda _: serialize_value(GetCurrentRunsResult(current_runs=known, serializable_error_info=None))  # noqa: E731
+    monkeypatch.setattr(run_launcher.DagsterGrpcClient, "get_current_runs", answer)
+    assert health(instance, os.getpid(), **elsewhere) == WorkerStatus.NOT_FOUND
+    run = instance.add_run(dg.DagsterRun("a_job", status=dg.DagsterRunStatus.STARTED, tags=elsewhere))
+    known.append(run.run_id)
+    assert worker_health(instance, run).status == WorkerStatus.RUNNING
 
 
 @pytest.fixture
