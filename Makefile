@@ -3,7 +3,7 @@ PORT ?= 3000
 TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench quality search chaos soak
+.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench compare quality search chaos soak
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -58,8 +58,14 @@ chaos: setup ## kill parts of the platform at random moments, TRIALS=28 times; d
 soak: setup ## a year of days through the landing sensor on one engine: docs/reliability-soak.md (half an hour and more)
 	@$(BIN)/python -m pdm_assets_tests.chaos.soak --out docs/reliability-soak.md
 
+compare: setup ## the same work by Polars, pandas, scikit-learn and XGBoost: benchmarks/peers.md (MACHINES=1000 takes minutes)
+	@$(BIN)/uv pip install -q --require-hashes -r requirements-bench.lock
+	@$(BIN)/python benchmarks/compare.py --machines $(MACHINES)
+
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		--group dev --extra mlflow --extra postgres pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+		--group bench -c requirements.lock pyproject.toml -o requirements-bench.lock
 	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url - -o requirements-uv.lock

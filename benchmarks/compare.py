@@ -1,0 +1,213 @@
+"""`make compare`: the platform's load and features beside Polars and pandas, its training beside scikit-learn and XGBoost.
+
+The same files in the same run; outputs are compared row by row before any time is shown. Writes benchmarks/peers.md.
+
+Each peer is a process of its own, so that its peak of memory is its own. The platform's is that of its engine (JVM) and of the
+process that drives it; it also sorts out bad rows, checks, and keeps Dagster's record of each day, which the peers do not.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "peers.md"
+END = dt.date(2026, 1, 1)
+LOADED = ("raw/telemetry", "raw/errors", "raw/maintenance", "raw/failures", "raw/machines")
+PEERS = {"Polars, in memory": "polars:in-memory", "Polars, streaming": "polars:streaming", "pandas": "pandas:"}
+
+
+def main() -> None:
+    """Run all, compare, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machines", type=int, default=1000)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--peer", nargs=3, metavar=("NAME", "FILES", "LAKE"), help="run one peer, print what it took as JSON")
+    options = parser.parse_args()
+    first = END - dt.timedelta(days=options.days)
+    if options.peer:
+        print(json.dumps(run_peer(*options.peer, first)))
+        return
+    root = Path(tempfile.mkdtemp(prefix="pdm-compare-"))
+    try:
+        text = compare(root, options.machines, options.days, first)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    print(text)
+    before = RESULTS.read_text() if RESULTS.exists() else "# Beside other tools\n"
+    kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
+    RESULTS.write_text("\n## ".join(kept).rstrip() + "\n\n" + text)
+
+
+def run_peer(name: str, files: str, lake: str, first: dt.date) -> dict[str, float]:
+    """The stages of one peer in this process: seconds of each, and the peak of memory in MB."""
+    import resource
+    import warnings
+
+    from peers import pandas_peer, polars_peer
+    from peers.common import Work
+
+    warnings.filterwarnings("ignore", message="Sortedness of columns")
+    tool, engine = name.split(":")
+    stages = polars_peer.stages(engine) if tool == "polars" else pandas_peer.STAGES
+    work = Work(Path(files), Path(lake), first, END)
+    took: dict[str, float] = {}
+    for stage, of_it in stages.items():
+        began = time.perf_counter()
+        of_it(work)
+        took[stage] = time.perf_counter() - began
+    return {**took, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
+    """The section of the page for one fleet."""
+    from pdm_assets.simulator.writer import simulate
+
+    files = root / "fleet"
+    simulate(files, machines=machines, days=days, end=dt.datetime.combine(END, dt.time(), dt.UTC), seed=1)
+    ours, trained = run_ours(root, files, first)
+    lines = [
+        f"## {machines} machines x {days} days",
+        "",
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make compare MACHINES={machines}`. {versions()}",
+        "",
+        "| load and features | load | features | both | ours / theirs | peak of memory | rows as ours |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        load_line("this platform", ours, ours, ""),
+    ]
+    for name, code in PEERS.items():
+        lake = root / code.replace(":", "-")
+        command = [sys.executable, __file__, "--days", str(days), "--peer", code, str(files), str(lake)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            lines.append(f"| {name} | ended with {done.returncode} | | | | | |")
+            continue
+        same = same_rows(lake, root / "data" / "lake", first)
+        lines.append(load_line(name, json.loads(done.stdout), ours, same))
+        shutil.rmtree(lake)
+    lines += ["", "| training, four components | rows | fits | ours / theirs | average precision of each in the test window |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for name, it in trained.items():
+        precision = ", ".join(f"{value:.3f}" for value in it["average_precision"].values())
+        ratio = trained["Spark MLlib, random forest"]["seconds"] / it["seconds"]
+        lines.append(f"| {name} | {it['rows']:,} | {it['seconds']:.1f} s | {ratio:.1f} | {precision} |")
+    return "\n".join(lines) + "\n"
+
+
+def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: str) -> str:
+    """A line of the first table."""
+    both, ours_both = took["load"] + took["features"], ours["load"] + ours["features"]
+    return (
+        f"| {name} | {took['load']:.1f} s | {took['features']:.1f} s | {both:.1f} s | {ours_both / both:.1f} "
+        f"| {took['memory']:,.0f} MB | {same} |"
+    )
+
+
+def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float], dict[str, Any]]:
+    """The platform's own stages, engine started before; then the training of all tools on its tables."""
+    last = END - dt.timedelta(days=1)
+    os.environ.update(
+        PDM_DATA=str(root / "data"),
+        PDM_FIRST_DAY=first.isoformat(),
+        PDM_LAST_DAY=last.isoformat(),
+        DAGSTER_EVENT_BATCH_SIZE="500",
+    )
+    import dagster as dg
+    from peers import training
+
+    from pdm_assets.assets.training import trained_for
+    from pdm_assets.definitions import defs, lake, spark
+    from pdm_assets.demo import make_home
+    from pdm_assets.models.windows import model_windows
+    from pdm_assets.partitions import SETTINGS
+    from pdm_assets.resources.landing import land
+
+    os.environ["DAGSTER_HOME"] = str(make_home(root / "data"))
+    land(files, root / "data" / "landing")
+    time.sleep(1.5)  # a file is taken once it has been still for a second
+    spark.spark_session.range(1).count()
+    info = spark.engine.info()
+    assert info is not None
+    job = defs.resolve_job_def("process_days")
+
+    def materialize(*groups: str) -> float:
+        keys = [key for key in job.asset_layer.executable_asset_keys if key.path[0] in groups]
+        tags = {"dagster/asset_partition_range_start": first.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
+        quiet = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+        began = time.perf_counter()
+        assert job.execute_in_process(
+            run_config=quiet, instance=dg.DagsterInstance.get(), asset_selection=keys, tags=tags
+        ).success
+        return time.perf_counter() - began
+
+    ours = {"load": materialize("raw", "quarantine"), "features": materialize("features")}
+    ours["memory"] = (peak(info.jvm_pid) + peak(os.getpid())) / 2**20
+    materialize("labels")
+    trained: dict[str, Any] = {}
+    its = trained_for(lake, END, kind="random_forest", settings=SETTINGS, version="benchmark")
+    precision = {
+        name: metrics.average_precision for name, metrics in its.card.metrics["test"].items() if name in its.card.thresholds
+    }
+    trained["Spark MLlib, random forest"] = {
+        "seconds": its.fit_seconds,
+        "rows": its.card.rows_fitted,
+        "average_precision": precision,
+    }
+    spark.close()
+    spark.engine.stop()
+    rows = training.tables(root / "data" / "lake", model_windows(END, SETTINGS), SETTINGS)
+    trained["scikit-learn, random forest"] = training.fit("scikit-learn", rows, SETTINGS.seed)
+    trained["XGBoost, 100 trees of depth 6"] = training.fit("xgboost", rows, SETTINGS.seed)
+    return ours, trained
+
+
+def peak(pid: int) -> float:
+    """The peak of a process's resident memory, in bytes."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024
+
+
+def same_rows(theirs: Path, ours: Path, first: dt.date) -> str:
+    """Whether every table holds the same rows, numbers to nine digits; the first difference raises."""
+    import polars as pl
+    from polars.testing import assert_frame_equal
+
+    count = 0
+    for table in (*LOADED, "features/observations"):
+        month = first
+        while month < END:  # by month: the peers' memory is what is measured, not ours here
+            after = min(month + dt.timedelta(days=31), END)
+            found, expected = (
+                pl.scan_delta(str(lake / table)).filter(pl.col("date") >= month, pl.col("date") < after).collect()
+                for lake in (theirs, ours)
+            )
+            order = [name for name in expected.columns if not expected[name].dtype.is_float()]
+            assert_frame_equal(
+                found.select(expected.columns).sort(order), expected.sort(order), check_dtypes=False, rel_tol=1e-9, abs_tol=1e-6
+            )
+            count += len(found)
+            month = after
+    return f"all {count:,}"
+
+
+def versions() -> str:
+    """Of all that took part."""
+    from importlib.metadata import version
+
+    names = ("pyspark", "delta-spark", "polars", "deltalake", "pandas", "scikit-learn", "xgboost-cpu")
+    return ", ".join(f"{name} {version(name)}" for name in names) + "."
+
+
+if __name__ == "__main__":
+    main()

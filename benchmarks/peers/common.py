@@ -1,0 +1,34 @@
+"""What the peers do, whatever they do it with: the tables, their columns and rules."""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdm_assets.schemas.raw import CHANNELS, COMPONENTS, ERROR_CODES
+
+HOURS = (12, 24, 36)
+CHANNEL_NAMES = [channel.name for channel in CHANNELS]
+EVENTS = {  # file -> (table, time, value column in the file, in the table, the values it may have)
+    "errors.csv": ("raw/errors", "occurred_at", "errorID", "error_code", list(ERROR_CODES)),
+    "maint.csv": ("raw/maintenance", "performed_at", "comp", "component", list(COMPONENTS)),
+    "failures.csv": ("raw/failures", "failed_at", "failure", "component", list(COMPONENTS)),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where the files are, where the Delta tables go, and which days [first, end) they are of."""
+
+    files: Path
+    lake: Path
+    first: dt.date
+    end: dt.date
+
+    @property
+    def days(self) -> list[dt.date]:
+        """Each of the days."""
+        return [self.first + dt.timedelta(days=n) for n in range((self.end - self.first).days)]
+
+
+Stage = Callable[[Work], None]
