@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 import psutil
-from dagster import DagsterEventType, DagsterInstance, DagsterRun
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import GetCurrentRunsResult
@@ -22,6 +22,7 @@ HERE = ("localhost", "127.0.0.1")
 # A run that fails while its code server is away is not tried again: Dagster asks that server for the job, once.
 SERVER_IS_BACK_S = 30  # after its first answer: by then the daemon has noticed too
 SERVER_IS_GONE_S = 300  # another has taken its place, or none will
+REQUEST_ARRIVES_S = 20  # a process that a request starts has been started by then
 CLOCK_STEPS_S = 60  # the system tells the age of a process by a clock that may be set meanwhile
 
 
@@ -76,6 +77,21 @@ class WatchedRunLauncher(DefaultRunLauncher):
         super().__init__(*args, **kwargs)
         self._away: dict[str, ServerAway] = {}  # by run
 
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the run's process; where the code server is lost meanwhile, see first whether it got as far as that.
+
+        What stands between the daemon and the server may die with the request on its way. Dagster would put the run back into
+        the queue, where the process that begins all the same takes itself for a second one and ends: that counts as a failure.
+        """
+        try:
+            super().launch_run(context)
+        except DagsterUserCodeUnreachableError:
+            deadline = time.monotonic() + REQUEST_ARRIVES_S
+            while not _has_begun(self._instance, context.dagster_run.run_id):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
     @property
     def supports_check_run_worker_health(self) -> bool:
         """Yes."""
@@ -90,6 +106,13 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"{health.msg}, and so has its code server: it is waited for")
         del self._away[run.run_id]
         return health
+
+
+def _has_begun(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status != DagsterRunStatus.STARTING:
+        return True
+    return worker_health(instance, run).status == WorkerStatus.RUNNING
 
 
 def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:

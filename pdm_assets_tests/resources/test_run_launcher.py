@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import EngineEventData
-from dagster._core.launcher import WorkerStatus
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import serialize_value
 
@@ -107,3 +108,43 @@ def test_a_server_that_is_not_there_does_not_answer(tmp_path):
     nobody = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / "nobody")})}
     assert not run_launcher._answers(dg.DagsterRun("a_job", tags=nobody))
     assert run_launcher._answers(dg.DagsterRun("a_job")), "a run without a code server needs none"
+
+
+@pytest.fixture
+def lost(instance, monkeypatch):
+    """A launcher that loses its code server in the middle of each request, and a run whose turn has come."""
+
+    def launch_run(*_):
+        raise DagsterUserCodeUnreachableError("lost")
+
+    monkeypatch.setattr(run_launcher.DefaultRunLauncher, "launch_run", launch_run)
+    launcher = run_launcher.WatchedRunLauncher()
+    launcher.register_instance(instance)
+    run = instance.add_run(dg.DagsterRun("a_job", status=dg.DagsterRunStatus.STARTING))
+    return SimpleNamespace(launch=lambda: launcher.launch_run(LaunchRunContext(run, None)), run=run)
+
+
+def test_a_run_whose_request_got_through_is_launched_although_the_answer_was_lost(instance, clock, monkeypatch, lost):
+    def begins(seconds):
+        clock.now += seconds
+        if clock.now == 1005:
+            event = EngineEventData.in_process(os.getpid())
+            instance.report_engine_event(f"Started process for run (pid: {os.getpid()}).", lost.run, event)
+
+    run_launcher.time.sleep = begins
+    lost.launch()
+    assert clock.now == 1005
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
+def test_so_is_one_that_is_further_on(instance, clock, lost, status):
+    instance.run_storage.delete_run(lost.run.run_id)
+    instance.add_run(lost.run.with_status(status))
+    lost.launch()
+    assert clock.now == 1000
+
+
+def test_a_run_whose_request_was_lost_is_not_launched(clock, lost):
+    with pytest.raises(DagsterUserCodeUnreachableError):
+        lost.launch()
+    assert 0 < clock.now - 1000 - run_launcher.REQUEST_ARRIVES_S < 2
