@@ -466,7 +466,12 @@ def dev(port: int) -> None:
 @main.command()
 def home() -> None:
     """Write the DAGSTER_HOME of the data root, for Dagster's processes as services (docs/deploy.md), and say where it is."""
-    click.echo(_home())
+    where = _home()
+    if (asked := os.environ.get("DAGSTER_HOME")) and Path(asked).resolve() != where.resolve():
+        raise click.ClickException(
+            f"DAGSTER_HOME is {asked}, that of this PDM_DATA is {where}: Dagster would run on its defaults"
+        )
+    click.echo(where)
 
 
 def _home() -> Path:

@@ -114,9 +114,11 @@ class Settings:
         if self.spark_remote is not None and not _is_spark_address(self.spark_remote):
             # It may hold a token, and Spark's own words on a wrong one do: it is not shown.
             raise SettingError("PDM_SPARK_REMOTE: take sc://host:port/;name=value;..., a = or ; in a value as %3D or %3B")
-        if self.dagster_db is not None and not re.fullmatch(r"postgresql://[^/\s]+/[^/\s]+", self.dagster_db):
+        if self.dagster_db is not None and not re.fullmatch(r"postgresql://[^/\s]+/[^/?\s]+(\?\S+)?", self.dagster_db):
             # It may hold a password: it is not shown.
-            raise SettingError("PDM_DAGSTER_DB: take postgresql://user:password@host:port/name, signs of the password as %3A")
+            raise SettingError(
+                "PDM_DAGSTER_DB: take postgresql://user:password@host:port/name?sslmode=..., signs in the password as %2F"
+            )
         if (self.catalog is None) != (self.schema is None):
             raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
         if self.mlflow_uri is not None and not _is_plain_address(self.mlflow_uri):

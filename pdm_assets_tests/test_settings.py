@@ -69,6 +69,20 @@ def test_a_password_in_an_address_is_refused_and_not_shown(address):
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "address", ["postgres://me:s3cret@host/db", "postgresql://me:s3cret@host", "postgresql://me:s3cret/x@host/db"]
+)
+def test_an_address_of_a_database_that_can_not_be_read_is_refused_and_not_shown(address):
+    with pytest.raises(SettingError, match="PDM_DAGSTER_DB: take postgresql://") as refused:
+        Settings.from_environ({"PDM_DAGSTER_DB": address})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_address_of_a_database_is_taken_and_not_shown():
+    settings = Settings.from_environ({"PDM_DAGSTER_DB": "postgresql://me:s3cret@host:5432/db?sslrootcert=/etc/ca.pem"})
+    assert "s3cret" not in repr(settings)
+
+
 def test_the_documented_settings_are_the_settings():
     assert table() in (ROOT / "docs" / "settings.md").read_text()
 

@@ -19,8 +19,8 @@ def load(work: Work) -> None:
     fleet["age_years"] = fleet["age_years"].astype("int32")
     _write(pd.DataFrame({"date": work.days}).merge(fleet, how="cross"), work, "raw/machines")
     telemetry = _times(work, "telemetry.csv", "observed_at")
-    for channel in CHANNELS:
-        telemetry = telemetry[telemetry[channel.name].between(channel.lowest, channel.highest)]
+    valid = np.logical_and.reduce([telemetry[c.name].between(c.lowest, c.highest) for c in CHANNELS])
+    telemetry = telemetry[valid]
     _events(telemetry[[*KEY, *CHANNEL_NAMES]], fleet, "observed_at", KEY, work, "raw/telemetry")
     for file, (table, time, theirs, ours, known) in EVENTS.items():
         rows = _times(work, file, time).rename(columns={theirs: ours})

@@ -61,7 +61,7 @@ def features(work: Work, engine: str) -> None:
     """Observations at 06:00 and 18:00, windows (t - h, t]."""
     read = lambda table: pl.scan_delta(str(work.lake / table))  # noqa: E731
     key = ["machine_id", "observed_at"]
-    telemetry = read("raw/telemetry").select(*key, *CHANNEL_NAMES).sort(key)
+    telemetry = read("raw/telemetry").select(*key, *CHANNEL_NAMES)
     hours = pl.LazyFrame({"hour": [6, 18]}, schema={"hour": pl.Int64})
     grid = (
         read("raw/machines")
@@ -72,19 +72,23 @@ def features(work: Work, engine: str) -> None:
         .join(telemetry.select("observed_at").unique(), on="observed_at", how="semi")
         .sort(key)
     )
-    found = grid
-    for hours_back in HOURS:
-        windows = _windows(telemetry, "observed_at", hours_back).agg(
-            *(pl.col(name).mean().alias(f"{name}_mean_{hours_back}h") for name in CHANNEL_NAMES),
-            *(pl.col(name).std().alias(f"{name}_std_{hours_back}h") for name in CHANNEL_NAMES),
-            pl.len().cast(pl.Int32).alias(f"readings_{hours_back}h"),
-        )
-        found = found.join(windows, on=key, how="left")
-    errors = read("raw/errors").sort("machine_id", "occurred_at")
-    counts = _windows(errors, "occurred_at", 24).agg(
-        *((pl.col("error_code") == code).sum().cast(pl.Int32).alias(f"{code}_count_24h") for code in ERROR_CODES)
+    sums = telemetry.group_by("machine_id", _half_day_end("observed_at")).agg(
+        pl.len().alias("readings"),
+        *(pl.col(name).sum().alias(f"{name}_sum") for name in CHANNEL_NAMES),
+        *((pl.col(name) ** 2).sum().alias(f"{name}_squares") for name in CHANNEL_NAMES),
     )
-    found = found.join(counts.rename({"occurred_at": "observed_at"}), on=key, how="left")
+    errors = (
+        read("raw/errors")
+        .group_by("machine_id", _half_day_end("occurred_at"))
+        .agg(*((pl.col("error_code") == code).sum().cast(pl.Int32).alias(code) for code in ERROR_CODES))
+    )
+    found = _with_half_days(_with_half_days(grid, sums, max(HOURS) // 12), errors, 2)
+    since = _over("readings", max(HOURS) // 12).cast(pl.Int32).alias("readings_36h")
+    found = found.with_columns(
+        *(it for hours in HOURS for name in CHANNEL_NAMES for it in _statistics(name, hours)),
+        *(_over(code, 2).alias(f"{code}_count_24h") for code in ERROR_CODES),
+        since,
+    ).select(*grid.collect_schema().names(), pl.selectors.matches("_(mean|std)_|_count_24h$|^readings_36h$"))
     maintenance = read("raw/maintenance")
     found = found.sort("observed_at")
     for component in COMPONENTS:
@@ -98,27 +102,41 @@ def features(work: Work, engine: str) -> None:
             by="machine_id",
             coalesce=False,
         )
-    since = {name: (pl.col("observed_at") - pl.col(name)).dt.total_microseconds() / 86_400e6 for name in COMPONENTS}
+    ages = {name: (pl.col("observed_at") - pl.col(name)).dt.total_microseconds() / 86_400e6 for name in COMPONENTS}
     result = found.with_columns(
-        *(age.alias(f"{name}_days_since_replacement") for name, age in since.items()),
+        *(age.alias(f"{name}_days_since_replacement") for name, age in ages.items()),
         *(pl.col(name).is_null().alias(f"{name}_never_replaced") for name in COMPONENTS),
-        *(pl.col(f"{code}_count_24h").fill_null(0) for code in ERROR_CODES),
-        pl.col("readings_36h").fill_null(0),
-    ).drop(*COMPONENTS, "readings_12h", "readings_24h")
+    ).drop(*COMPONENTS)
     _write(result, work, "features/observations", engine)
 
 
-def _windows(rows: pl.LazyFrame, time: str, hours: int) -> pl.lazyframe.group_by.LazyGroupBy:
-    """Windows of some hours that end, closed, at 06:00 and 18:00."""
-    return rows.group_by_dynamic(
-        time,
-        every="12h",
-        period=f"{hours}h",
-        offset=f"{6 - hours}h",
-        closed="right",
-        label="right",
-        group_by="machine_id",
-        start_by="window",
+def _half_day_end(time: str) -> pl.Expr:
+    """End of the half day (end - 12 h, end] that a time falls into; half days end at 06:00 and 18:00."""
+    before = pl.col(time) - pl.duration(hours=6, microseconds=1)
+    return (before.dt.truncate("12h") + pl.duration(hours=18)).alias("observed_at")
+
+
+def _with_half_days(grid: pl.LazyFrame, half_days: pl.LazyFrame, count: int) -> pl.LazyFrame:
+    """The columns of the half day that ends with an observation, and of those before it, as name_0, name_1, ..."""
+    names = [name for name in half_days.collect_schema().names() if name not in ("machine_id", "observed_at")]
+    for step in range(count):
+        later = half_days.with_columns(pl.col("observed_at") + pl.duration(hours=12 * step))
+        renamed = later.rename({name: f"{name}_{step}" for name in names})
+        grid = grid.join(renamed, on=["machine_id", "observed_at"], how="left")
+    return grid
+
+
+def _over(name: str, count: int) -> pl.Expr:
+    return pl.sum_horizontal(*(pl.col(f"{name}_{step}").fill_null(0) for step in range(count)))
+
+
+def _statistics(name: str, hours: int) -> tuple[pl.Expr, pl.Expr]:
+    """Mean and sample standard deviation of a channel over some hours, from the sums of half days."""
+    count, total, squares = (_over(each, hours // 12) for each in ("readings", f"{name}_sum", f"{name}_squares"))
+    spread = (squares - total**2 / count).clip(lower_bound=0) / (count - 1)
+    return (
+        pl.when(count > 0).then(total / count).alias(f"{name}_mean_{hours}h"),
+        pl.when(count > 1).then(spread.sqrt()).alias(f"{name}_std_{hours}h"),
     )
 
 

@@ -53,6 +53,8 @@ class Cluster:
 def cluster(folder: Path, *, workers: int = 2, cores: int = 1, memory_mb: int = 1024) -> Iterator[Cluster]:
     """Start it, wait until it answers, end it."""
     private_folder(folder)
+    with private_file(folder / "spark.conf") as out:  # not an option: all users see those
+        out.write(f"spark.authenticate true\nspark.authenticate.secret {secrets.token_urlsafe(24)}\n".encode())
     master_port, connect_port = _free_ports(2)
     it = Cluster(folder, master_port, connect_port, secrets.token_urlsafe(24))
     with ExitStack() as running:
@@ -69,6 +71,7 @@ def cluster(folder: Path, *, workers: int = 2, cores: int = 1, memory_mb: int = 
 def start_master(it: Cluster) -> None:
     """The master, on 127.0.0.1 only and without its UI's port in the way of another's."""
     command = [MASTER_CLASS, "--host", "127.0.0.1", "--port", str(it.master_port), "--webui-port", "0"]
+    command += ["--properties-file", str(it.folder / "spark.conf")]
     _start(it, "master", ["spark-class", *command], {})
     _wait(it, "master", it.master_port)
 
@@ -78,7 +81,8 @@ def start_worker(it: Cluster, number: int, cores: int, memory_mb: int) -> None:
     work = it.folder / f"worker-{number}"
     command = [WORKER_CLASS, f"spark://127.0.0.1:{it.master_port}", "--host", "127.0.0.1", "--webui-port", "0"]
     command += ["--cores", str(cores), "--memory", f"{memory_mb}m", "--work-dir", str(work)]
-    _start(it, f"worker-{number}", ["spark-class", *command], {"SPARK_NO_DAEMONIZE": "1"})
+    command += ["--properties-file", str(it.folder / "spark.conf")]
+    _start(it, f"worker-{number}", ["spark-class", *command], {"SPARK_LOCAL_DIRS": str(work / "tmp")})
 
 
 def start_connect(it: Cluster, cores: int, memory_mb: int) -> None:
@@ -93,7 +97,8 @@ def start_connect(it: Cluster, cores: int, memory_mb: int) -> None:
     if path := conf.get("spark.driver.extraClassPath"):
         conf["spark.executor.extraClassPath"] = path
     command = ["spark-submit", "--class", SERVER_CLASS, "--master", f"spark://127.0.0.1:{it.master_port}"]
-    command += ["--driver-memory", f"{memory_mb}m", "--driver-java-options", "-XX:+ExitOnOutOfMemoryError"]
+    command += ["--properties-file", str(it.folder / "spark.conf"), "--driver-memory", f"{memory_mb}m"]
+    command += ["--driver-java-options", "-XX:+ExitOnOutOfMemoryError"]
     command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
     _start(it, "connect", [*command, "spark-internal"], {"SPARK_CONNECT_AUTHENTICATE_TOKEN": it.token})
     _wait(it, "connect", it.connect_port)

@@ -36,6 +36,7 @@ NO_MEMORY = Fault(
     "days at a time",
     passes=False,
 )
+LOST = Fault("an executor of the Spark cluster was lost, and with it what it held", passes=True)
 BY_NUMBER = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
@@ -51,6 +52,8 @@ BY_TEXT = {
     "Read-only file system": READ_ONLY,
     "Permission denied": DENIED,
     "Input/output error": DEFECT,
+    "Checkpoint block": LOST,
+    "ExecutorLostFailure": LOST,
     "UNABLE_TO_ACQUIRE_MEMORY": NO_MEMORY,
     "Java heap space": NO_MEMORY,
 }
