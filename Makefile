@@ -3,7 +3,7 @@ PORT ?= 3000
 TRIALS ?= 28
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench compare quality search chaos soak
+.PHONY: help setup demo test test-slow test-long check audit format lock graph plans dev bench compare quality search chaos soak
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -39,6 +39,9 @@ format: setup ## let ruff format the code
 
 graph: setup ## write the graph to pdm_assets_tests/graph/graph.txt
 	@$(BIN)/python -m pdm_assets_tests.graph.test_graph
+
+plans: setup ## write how each table is computed to pdm_assets_tests/graph/plans.txt
+	@$(BIN)/python -m pdm_assets_tests.graph.test_plans
 
 dev: setup ## Dagster without the demo, on PDM_DATA
 	@$(BIN)/pdm-assets dev --port $(PORT)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(scope="session")
-def engine(data_root: Path) -> Iterator[SparkEngine]:
-    settings = Settings(data=data_root, spark_memory_mb=2048, spark_idle_minutes=1)
+@contextmanager
+def engine_for_tests(data: Path) -> Iterator[SparkEngine]:
+    settings = Settings(data=data, spark_memory_mb=2048, spark_idle_minutes=1)
     # The frames of tests are small: a task costs more than its rows, and compiling an expression more than evaluating it.
     # The journeys run as users do, on an engine of their own.
     config = {
@@ -40,6 +41,12 @@ def engine(data_root: Path) -> Iterator[SparkEngine]:
     yield resource
     resource.close()
     resource.engine.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(data_root: Path) -> Iterator[SparkEngine]:
+    with engine_for_tests(data_root) as resource:
+        yield resource
 
 
 @pytest.fixture(scope="session")
