@@ -13,7 +13,7 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
 from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
-from pdm_assets.resources.run_launcher import wait_for_code_server
+from pdm_assets.resources.run_launcher import wait_for_code_server, will_be_tried_again
 
 TRIED_AGAIN = RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
@@ -91,5 +91,6 @@ def faults_are_told(context: dg.HookContext) -> None:
     context.log.error(f"{fault.words}{'. The run is tried again' if fault.passes else ''}")
     if fault.passes:
         context.instance.add_run_tags(context.run_id, {TRIED_AGAIN: "true"})
+        will_be_tried_again(context.instance, context.run_id)
         if (run := context.instance.get_run_by_id(context.run_id)) is not None:
             wait_for_code_server(run)

@@ -13,7 +13,7 @@ import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.storage.tags import GRPC_INFO_TAG, WILL_RETRY_TAG
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import deserialize_value
@@ -105,7 +105,14 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if self._away.setdefault(run.run_id, ServerAway()).is_worth_waiting(run):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"{health.msg}, and so has its code server: it is waited for")
         del self._away[run.run_id]
+        will_be_tried_again(self._instance, run.run_id)
         return health
+
+
+def will_be_tried_again(instance: DagsterInstance, run_id: str) -> None:
+    """Say so before the run fails. Dagster says it a moment after, and a backfill that looks in between gives itself up."""
+    if instance.run_retries_enabled:
+        instance.add_run_tags(run_id, {WILL_RETRY_TAG: "true"})
 
 
 def _has_begun(instance: DagsterInstance, run_id: str) -> bool:

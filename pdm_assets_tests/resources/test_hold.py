@@ -106,6 +106,17 @@ def test_an_instance_goes_by_the_number_of_its_storage_whatever_its_home_is_call
     assert names[0][0] != names[1][0]
 
 
+def test_a_run_that_is_refused_is_marked_before_it_fails(tmp_path, engine, monkeypatch):
+    marked = []
+    monkeypatch.setattr("pdm_assets.resources.faults.wait_for_code_server", lambda run: marked.append((run.status, run.tags)))
+    plant = Plant(tmp_path, engine)
+    plant.land_fleet(1)
+    with dg.DagsterInstance.from_config(str(make_home(tmp_path / "home"))) as plant.instance, plant.lake.held_by("another"):
+        assert not plant.run("2015-01-01", tables="machines").success
+    ((status, tags),) = marked
+    assert (status, tags["dagster/will_retry"]) == (dg.DagsterRunStatus.STARTED, "true")
+
+
 def test_a_run_holds_the_lake_from_its_first_reading_on_and_what_is_no_run_never(tmp_path, engine):
     plant = Plant(tmp_path, engine)
     plant.land_fleet(1)

@@ -13,6 +13,7 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import serialize_value
 
+from pdm_assets.demo import make_home
 from pdm_assets.resources import run_launcher
 from pdm_assets.resources.run_launcher import worker_health
 
@@ -102,6 +103,22 @@ def test_the_daemon_says_of_a_dead_run_that_it_runs_while_its_code_server_is_awa
     assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING, "the daemon may not know it yet"
     clock.now += 30
     assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
+
+
+def test_a_run_is_marked_to_be_tried_again_before_it_fails(clock, tmp_path):
+    """Between its failure and the mark, which Dagster sets after it, its backfill would give itself up."""
+    with dg.DagsterInstance.from_config(str(make_home(tmp_path))) as instance:
+        launcher = run_launcher.WatchedRunLauncher()
+        launcher.register_instance(instance)
+        dead = instance.add_run(dg.DagsterRun("a_job", status=dg.DagsterRunStatus.STARTED))
+        assert launcher.check_run_worker_health(dead).status == WorkerStatus.NOT_FOUND
+        assert instance.get_run_by_id(dead.run_id).tags["dagster/will_retry"] == "true"
+
+
+def test_where_nothing_is_tried_again_no_run_is_marked(instance):
+    run = instance.add_run(dg.DagsterRun("a_job"))
+    run_launcher.will_be_tried_again(instance, run.run_id)
+    assert instance.get_run_by_id(run.run_id).tags == {}, "a backfill would wait for it for ever"
 
 
 def test_a_server_that_is_not_there_does_not_answer(tmp_path):
