@@ -34,6 +34,8 @@ SIMULATED_AHEAD_DAYS = 30  # so that a demo that is left running has days to lan
 SECONDS_A_LANDING = 20.0
 WEB_SERVER_STARTS_S = 360  # as long as dagster.yaml gives the code server, without which it does not answer
 SEED = 7
+# Of Dagster's processes, and in deploy/ too: how events are stored, and that a backfill waits for a code server that is away.
+DAGSTER_ENVIRON = {"DAGSTER_EVENT_BATCH_SIZE": "500", "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1"}
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 console = Console()
@@ -183,13 +185,11 @@ def make_home(data: Path, *, in_postgres: bool = False) -> Path:
 
 def start_dagster(home: Path, port: int, log: int | None = None, **settings: str) -> "subprocess.Popen[bytes]":
     """Web server, daemon and code server of a DAGSTER_HOME, on this machine only, in a process group of their own."""
-    from pdm_assets.resources.event_log import EVENTS_A_BATCH
-
     dagster = str(Path(sys.executable).parent / "dagster")
     return subprocess.Popen(
         [dagster, "dev", "-w", str(CHECKOUT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)],
         cwd=home,
-        env={"DAGSTER_EVENT_BATCH_SIZE": EVENTS_A_BATCH, **os.environ, "DAGSTER_HOME": str(home), **settings},
+        env={**DAGSTER_ENVIRON, **os.environ, "DAGSTER_HOME": str(home), **settings},
         stdout=log,
         stderr=log,
         start_new_session=True,

@@ -99,3 +99,9 @@ def test_a_demo_does_not_mix_with_a_plants_files(tmp_path):
     (folder / "telemetry.csv").write_text("")
     with pytest.raises(SystemExit, match="holds files that are not of a demo"):
         demo._Fleet.of(tmp_path, 100)
+
+
+def test_the_services_and_the_image_have_the_environment_of_make_dev():
+    for path in ("deploy/pdm.env.example", "deploy/container/Dockerfile"):
+        text = (demo.CHECKOUT / path).read_text()
+        assert [f"{name}={value}" in text for name, value in demo.DAGSTER_ENVIRON.items()] == [True, True], path

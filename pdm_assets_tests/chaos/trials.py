@@ -120,7 +120,7 @@ class Load:
         statuses: list[str] = []
         with suppress(OSError, AssertionError, KeyError, TypeError, ValueError):
             statuses = [self.it.backfill_status(each) for each in self.backfills]
-        assert "COMPLETED_FAILED" not in statuses, f"a backfill failed. {state(self.it)}"
+        assert not {"COMPLETED_FAILED", "FAILING", "FAILED"} & set(statuses), f"a backfill failed. {state(self.it)}"
         is_through = len(statuses) == len(self.backfills) and all(status.startswith("COMPLETED") for status in statuses)
         return is_through and self.it.is_quiet(self.landed_at)
 
