@@ -120,12 +120,7 @@ def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: s
 def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float], dict[str, Any]]:
     """The platform's own stages, engine started before; then the training of all tools on its tables."""
     last = END - dt.timedelta(days=1)
-    os.environ.update(
-        PDM_DATA=str(root / "data"),
-        PDM_FIRST_DAY=first.isoformat(),
-        PDM_LAST_DAY=last.isoformat(),
-        DAGSTER_EVENT_BATCH_SIZE="500",
-    )
+    os.environ.update(PDM_DATA=str(root / "data"), PDM_FIRST_DAY=first.isoformat(), PDM_LAST_DAY=last.isoformat())
     import dagster as dg
 
     from pdm_assets.assets.training import trained_for

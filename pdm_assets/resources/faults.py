@@ -36,6 +36,7 @@ NO_MEMORY = Fault(
     "days at a time",
     passes=False,
 )
+ENDING = Fault("the Spark engine was being ended while it was in use: it was stopped or killed", passes=True)
 LOST = Fault("an executor of the Spark cluster was lost, and with it what it held", passes=True)
 BY_NUMBER = {
     errno.ENOSPC: FULL,
@@ -52,6 +53,8 @@ BY_TEXT = {
     "Read-only file system": READ_ONLY,
     "Permission denied": DENIED,
     "Input/output error": DEFECT,
+    "stopped SparkContext": ENDING,
+    "SparkContext was shut down": ENDING,
     "Checkpoint block": LOST,
     "ExecutorLostFailure": LOST,
     "UNABLE_TO_ACQUIRE_MEMORY": NO_MEMORY,

@@ -25,7 +25,6 @@ SERVER_IS_GONE_S = 300  # another has taken its place, or none will
 REQUEST_ARRIVES_S = 20  # a process that a request starts has been started by then
 CLOCK_STEPS_S = 60  # the system tells the age of a process by a clock that may be set meanwhile
 
-
 _not_waited_for: set[str] = set()  # runs of this process whose code server did not come back
 
 
@@ -123,18 +122,22 @@ def _has_begun(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:
-    """Whether the process that a run wrote down is there still, and not another that got its number.
+    """Whether a process that a run wrote down is there still, and not another that got its number.
 
-    Of a run on another machine its code server is asked; where that does not answer, nothing is said.
+    There may be several: one of an earlier request, which found that it was not its turn and ended. Of a run on another machine
+    its code server is asked; where that does not answer, nothing is said.
     """
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     if server.get("host", "localhost") not in HERE:
         return _elsewhere(run, server)
+    health = CheckRunHealthResult(WorkerStatus.NOT_FOUND, "it has no process yet")
     for record in instance.get_records_for_run(run.run_id, of_type=DagsterEventType.ENGINE_EVENT).records:
         event = record.event_log_entry.dagster_event
         if event is not None and (pid := event.engine_event_data.metadata.get("pid")) is not None:
-            return _health(int(str(pid.value)), record.event_log_entry.timestamp)
-    return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "it has no process yet")
+            health = _health(int(str(pid.value)), record.event_log_entry.timestamp)
+            if health.status == WorkerStatus.RUNNING:
+                break
+    return health
 
 
 def _elsewhere(run: DagsterRun, server: dict[str, Any]) -> CheckRunHealthResult:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from pdm_assets.resources import engine as engine_module
 from pdm_assets.resources.engine import Engine, EngineError, EngineOutOfMemory, Sizing
-from pdm_assets.resources.faults import DENIED, FULL, LOST, NO_MEMORY, READ_ONLY, TRIED_AGAIN, fault_in
+from pdm_assets.resources.faults import DENIED, ENDING, FULL, LOST, NO_MEMORY, READ_ONLY, TRIED_AGAIN, fault_in
 from pdm_assets.resources.lake import LakeError, LakeGone
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.tables import TABLES
@@ -38,6 +38,8 @@ def caused(text: str, cause: BaseException) -> BaseException:
         (RuntimeError("[TASK_WRITE_FAILED] ... java.io.IOException: No space left on device"), FULL),
         (RuntimeError("java.io.FileNotFoundException: /lake/part-0.parquet (Permission denied)"), DENIED),
         (RuntimeError("java.lang.OutOfMemoryError: Java heap space"), NO_MEMORY),
+        (RuntimeError("(java.lang.IllegalStateException) Cannot call methods on a stopped SparkContext."), ENDING),
+        (RuntimeError("org.apache.spark.SparkException: Job 7 cancelled because SparkContext was shut down"), ENDING),
         (RuntimeError("[CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND] Checkpoint block rdd_5_0 not found! Either the executor"), LOST),
         (RuntimeError("Job aborted due to stage failure: Task 0 failed 4 times ... ExecutorLostFailure (executor 1"), LOST),
         (LakeError("raw/telemetry has never been written"), None),

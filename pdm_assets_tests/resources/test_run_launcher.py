@@ -52,6 +52,19 @@ def test_a_run_that_has_begun_without_a_process_has_none(instance):
     assert health(instance) == WorkerStatus.NOT_FOUND
 
 
+def test_a_run_that_was_asked_for_twice_lives_while_either_process_does(instance):
+    """The first found that the run had gone back into the queue, and ended."""
+    ended = os.fork()
+    if ended == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    for numbers in ([ended, os.getpid()], [os.getpid(), ended]):
+        run = instance.add_run(dg.DagsterRun("a_job", status=dg.DagsterRunStatus.STARTED))
+        for number in numbers:
+            instance.report_engine_event(f"Started process for run (pid: {number}).", run, EngineEventData.in_process(number))
+        assert worker_health(instance, run).status == WorkerStatus.RUNNING
+
+
 def test_of_a_run_on_another_machine_its_code_server_is_asked(instance, monkeypatch):
     elsewhere = {".dagster/grpc_info": json.dumps({"host": "elsewhere", "port": 4000})}
     assert health(instance, os.getpid(), **elsewhere) == WorkerStatus.RUNNING, "it does not answer: nothing is known"
