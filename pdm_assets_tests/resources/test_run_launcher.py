@@ -101,8 +101,21 @@ def test_a_run_fails_at_once_where_its_code_server_answers_and_else_only_once_th
 
 def test_a_code_server_that_never_comes_back_is_not_waited_for_for_ever(clock):
     clock.answers = False
-    run_launcher.wait_for_code_server(dg.DagsterRun("a_job"))
+    run = dg.DagsterRun("a_job")
+    run_launcher.wait_for_code_server(run)
     assert 0 <= clock.now - 1000 - run_launcher.SERVER_IS_GONE_S < 4
+    waited = clock.now
+    run_launcher.wait_for_code_server(run)
+    assert clock.now == waited, "each of its steps would wait as long"
+
+
+def test_a_code_server_that_goes_away_again_long_after_is_waited_for_again(clock):
+    away, run = run_launcher.ServerAway(), dg.DagsterRun("a_job")
+    for now in (1000.0, 5000.0):
+        clock.now, clock.answers = now, False
+        assert away.is_worth_waiting(run)
+        clock.now, clock.answers = now + run_launcher.SERVER_IS_BACK_S, True
+        assert not away.is_worth_waiting(run)
 
 
 def test_the_daemon_says_of_a_dead_run_that_it_runs_while_its_code_server_is_away(instance, clock):
