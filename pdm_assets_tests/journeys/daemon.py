@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +25,11 @@ class Platform:
     def graphql(self, query: str, **variables) -> dict:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            content = json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                content = json.load(answer)
+        except urllib.error.HTTPError as error:  # its text says what was wrong with the request
+            raise OSError(f"{error}: {error.read()[:2000].decode(errors='replace')}") from error
         assert "errors" not in content, content["errors"]
         return content["data"]
 

@@ -51,7 +51,7 @@ def test_the_same_tables_come_of_it_and_a_worker_that_is_killed_loses_nothing(tm
             assert rows(theirs, table).equals(rows(ours, table)), table
         before = content(theirs, "scores/component_risk")
 
-        backfill = it.backfill(day("2015-01-01"), day("2015-01-28"), ["raw", "features", "scores"])
+        backfill = it.backfill(day("2015-01-01"), day("2015-01-28"), ["raw", "quarantine", "features", "scores"])
         it.wait_for("the backfill to begin", lambda: any(run["status"] == "STARTED" for run in it.runs()))
         worker = psutil.Process(cluster.processes["worker-1"].pid)
         it.wait_for("an executor of the worker", lambda: busy(worker))

@@ -179,7 +179,7 @@ def test_who_looks_sees_the_runs_and_can_ask_for_none(services):
 
 def test_the_code_server_dies_with_a_run_and_the_run_is_tried_again(services):
     before = content(services.data, "scores/component_risk")
-    backfill = services.web.backfill(day("2015-01-20"), day("2015-01-28"), ["raw", "features", "scores"])
+    backfill = services.web.backfill(day("2015-01-20"), day("2015-01-28"), ["raw", "quarantine", "features", "scores"])
 
     def wait(what, condition, seconds=900):
         deadline = time.monotonic() + seconds
