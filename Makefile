@@ -70,5 +70,8 @@ lock: setup ## compile the lock files anew from pyproject.toml
 		--group dev --extra mlflow --extra postgres pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		--group bench -c requirements.lock pyproject.toml -o requirements-bench.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+		-c requirements.lock --no-emit-package pyspark --no-emit-package py4j --no-emit-package delta-spark \
+		pyproject.toml -o deploy/databricks/requirements-databricks.txt
 	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url - -o requirements-uv.lock

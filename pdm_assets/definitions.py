@@ -1,5 +1,7 @@
 """The platform as Dagster sees it: files land, become raw tables, features and labels, a model, scores."""
 
+from typing import Any
+
 import dagster as dg
 
 from pdm_assets.assets import backtest, features, monitoring, raw, scoring, training, worklist
@@ -19,21 +21,34 @@ from pdm_assets.resources.spark import SparkEngine
 spark = SparkEngine.of(SETTINGS)
 lake = Lake.of(SETTINGS, spark)
 
+assets = [
+    *raw.ASSETS,
+    features.observations,
+    features.component_failures,
+    training.failure_model,
+    backtest.backtest,
+    scoring.component_risk,
+    worklist.maintenance,
+    monitoring.realised_performance,
+    monitoring.feature_drift,
+]
+resources: dict[str, Any] = {
+    "spark": spark,
+    "lake": lake,
+    "landing": Landing.of(SETTINGS),
+    "model_store": ModelStore.of(SETTINGS, lake),
+    "reports": Reports(root=str((SETTINGS.data / "reports").absolute())),
+    "io_manager": DeltaIOManager(lake=lake),
+}
+if SETTINGS.databricks_compute is not None:  # the library takes seconds to import
+    from pdm_assets.assets.by_job import by_job
+    from pdm_assets.resources.databricks_jobs import HEAVY, DatabricksJobs
+
+    assets = [by_job(asset) if asset.keys <= HEAVY else asset for asset in assets]
+    resources["databricks"] = DatabricksJobs.of(SETTINGS, lake)
+
 defs = dg.Definitions(
-    assets=[
-        asset.with_hooks({faults_are_told})
-        for asset in (
-            *raw.ASSETS,
-            features.observations,
-            features.component_failures,
-            training.failure_model,
-            backtest.backtest,
-            scoring.component_risk,
-            worklist.maintenance,
-            monitoring.realised_performance,
-            monitoring.feature_drift,
-        )
-    ],
+    assets=[asset.with_hooks({faults_are_told}) for asset in assets],
     asset_checks=[
         feature_checks.no_label_before_its_horizon_is_over,
         feature_checks.later_observations_are_newer,
@@ -46,14 +61,7 @@ defs = dg.Definitions(
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,
-    resources={
-        "spark": spark,
-        "lake": lake,
-        "landing": Landing.of(SETTINGS),
-        "model_store": ModelStore.of(SETTINGS, lake),
-        "reports": Reports(root=str((SETTINGS.data / "reports").absolute())),
-        "io_manager": DeltaIOManager(lake=lake),
-    },
+    resources=resources,
     # The work is Spark's; a process a step would only add start-ups.
     executor=dg.in_process_executor,
 )

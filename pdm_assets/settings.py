@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 ModelType = Literal["random_forest", "decision_tree", "gradient_boosted_trees", "logistic_regression"]
-SparkMode = Literal["engine", "classic", "remote"]
+SparkMode = Literal["engine", "classic", "remote", "session"]
 
 LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each channel
 ERROR_LOOKBACK_HOURS = 24  # the tell-tale error fires 24 h before a failure (field notes 2.3)
@@ -67,7 +67,8 @@ class Settings:
     seed: int = _setting(20150101, "seed of training")
     spark_mode: SparkMode = _setting(
         "engine",
-        "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: PDM_SPARK_REMOTE",
+        "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: "
+        "PDM_SPARK_REMOTE; session: the one that is there, as in a job of Databricks",
     )
     spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...", is_secret=True)
     spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
@@ -81,6 +82,11 @@ class Settings:
     )
     catalog: str | None = _setting(None, "with schema: write named tables catalog.schema.group_name, not paths under lake/")
     schema: str | None = _setting(None, "see catalog")
+    databricks_compute: Path | None = _setting(
+        None,
+        "with databricks_volume: jobs of Databricks make the heavy assets, on what this JSON file says; none: Spark here does",
+    )
+    databricks_volume: str | None = _setting(None, "volume for what these jobs are told and say: /Volumes/catalog/schema/name")
     dagster_db: str | None = _setting(
         None,
         "PostgreSQL that keeps Dagster's runs, events and schedules, such as postgresql://user:password@host:5432/name; none: "
@@ -121,6 +127,10 @@ class Settings:
             )
         if (self.catalog is None) != (self.schema is None):
             raise SettingError("PDM_CATALOG and PDM_SCHEMA go together: set both or none")
+        if (self.databricks_compute is None) != (self.databricks_volume is None):
+            raise SettingError("PDM_DATABRICKS_COMPUTE and PDM_DATABRICKS_VOLUME go together: set both or none")
+        if self.databricks_volume is not None and not re.fullmatch(r"(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+", self.databricks_volume):
+            raise SettingError(f"PDM_DATABRICKS_VOLUME={self.databricks_volume!r}: take a path such as /Volumes/main/pdm/jobs")
         if self.mlflow_uri is not None and not _is_plain_address(self.mlflow_uri):
             # It may hold a password: it is not shown.
             raise SettingError(
@@ -223,7 +233,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return text
         if kind in (dt.date, dt.date | None):
             return dt.date.fromisoformat(text)
-        if kind is Path:
+        if kind in (Path, Path | None):
             return Path(text).expanduser()
         return {int: int, int | None: int, float: float}.get(kind, str)(text)
     except ValueError as error:

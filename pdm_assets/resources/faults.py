@@ -18,6 +18,10 @@ from pdm_assets.resources.run_launcher import wait_for_code_server, will_be_trie
 TRIED_AGAIN = RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 
+class JobFault(RuntimeError):
+    """A job ended of Databricks or of the cloud below it, not of its data or code: it may succeed when tried again."""
+
+
 class Fault(NamedTuple):
     """A cause outside of data and code."""
 
@@ -67,7 +71,7 @@ def fault_in(error: BaseException | None) -> Fault | None:
     for each in _chain(error):
         if isinstance(each, EngineOutOfMemory):
             return Fault(str(each), passes=False)
-        if isinstance(each, EngineError | LakeGone | LakeHeld):
+        if isinstance(each, EngineError | LakeGone | LakeHeld | JobFault):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

@@ -35,6 +35,7 @@ from pdm_assets.settings import Settings
 
 CREATED_AT_ONCE = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_PROTOCOL_CHANGED")
 CREATED_BY_ANOTHER = 20.0  # seconds to wait for a table that another writer is creating
+HOLDER_TAG = "pdm/holder"
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 # How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
@@ -97,7 +98,14 @@ class Lake(dg.ConfigurableResource):
             number, home = storage.get_run_storage_id(), context.instance.root_directory
             self._instance = f"the Dagster instance {number}", f"(DAGSTER_HOME {home} on {socket.gethostname()})"
         else:
-            self._instance = f"process {os.getpid()} on {socket.gethostname()}", ""
+            # A job that a run had started elsewhere writes in that run's name.
+            process = f"process {os.getpid()} on {socket.gethostname()}"
+            self._instance = context.run.tags.get(HOLDER_TAG, process), ""
+
+    @property
+    def holder(self) -> str | None:
+        """The name by which this run holds the lake, if it does."""
+        return None if self._held is None or self._instance is None else self._instance[0]
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""

@@ -14,13 +14,15 @@ from pyspark.sql import SparkSession
 from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf, jars_are_fetched, the_only_writer
 from pdm_assets.settings import Settings
 
+UTC = {"spark.sql.session.timeZone": "UTC"}
+
 
 class SparkEngine(PySparkResource):
     """A Spark session on first use, released when the run ends.
 
     Modes: `engine` attaches to the warm local Spark Connect engine of the data root (starting it if need be), `classic` makes
     a session in this process and holds the lake while it lives, `remote` connects to PDM_SPARK_REMOTE (a Spark cluster,
-    Databricks).
+    Databricks), `session` takes the one that is there, as in a job of Databricks, and leaves it there.
     """
 
     spark_config: dict[str, Any] = {}  # noqa: RUF012 - a pydantic default is copied
@@ -79,6 +81,11 @@ class SparkEngine(PySparkResource):
 
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
         builder = SparkSession.builder
+        if self.mode == "session":
+            session = builder.getOrCreate()  # its owner stops it
+            for name, value in {**UTC, **self.spark_config}.items():
+                session.conf.set(name, value)
+            return session
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
             held.enter_context(the_only_writer(folder, "a classic Spark session"))
@@ -88,6 +95,7 @@ class SparkEngine(PySparkResource):
             if "spark.master" not in self.spark_config:
                 builder = builder.master(f"local[{self.cores}]")
             session = builder.getOrCreate()
+            held.callback(session.stop)
             jars_are_fetched()
             return session
         if self.mode == "remote":
@@ -101,7 +109,7 @@ class SparkEngine(PySparkResource):
         session = builder.remote(address).create()
         session.client.set_retry_policies([policy])
         try:
-            for name, value in {"spark.sql.session.timeZone": "UTC", **self.spark_config}.items():
+            for name, value in {**UTC, **self.spark_config}.items():
                 session.conf.set(name, value)
         except Exception as error:
             session.client.set_retry_policies([])
@@ -112,6 +120,7 @@ class SparkEngine(PySparkResource):
                 "the Spark server can't be reached, or does not let us in (in mode remote PDM_SPARK_REMOTE says where it is): "
                 f"{error}"
             ) from error
+        held.callback(session.stop)
         return session
 
 
@@ -152,5 +161,4 @@ class _Shared:
         self.holders -= 1
         if self.holders == 0:
             del self._all[self.key]
-            self.session.stop()
             self.held.close()
