@@ -72,6 +72,7 @@ lock: setup ## compile the lock files anew from pyproject.toml
 		--group bench -c requirements.lock pyproject.toml -o requirements-bench.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		-c requirements.lock --no-emit-package pyspark --no-emit-package py4j --no-emit-package delta-spark \
+		--no-emit-package numpy --no-emit-package pandas --no-emit-package pyarrow \
 		pyproject.toml -o deploy/databricks/requirements-databricks.txt
 	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url - -o requirements-uv.lock

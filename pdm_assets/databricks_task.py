@@ -38,6 +38,8 @@ def main() -> None:
         params_loader=asked,
     ) as pipes:
         told = pipes.extras
+        for name in [name for name in os.environ if name.startswith("PDM_")]:
+            del os.environ[name]  # the cluster may have others: the settings are those of the run
         os.environ.update(told["settings"])
         from pdm_assets.resources.lake import HOLDER_TAG
 
@@ -62,10 +64,13 @@ def _materialize(
 ) -> dg.ExecuteInProcessResult:
     from pdm_assets.definitions import defs  # the settings must stand before it
 
-    job = defs.resolve_implicit_global_asset_job_def() if asset else defs.resolve_job_def("process_days")
+    if asset:  # its checks are the run's that asked
+        whole = defs.resolve_implicit_global_asset_job_def()
+        job = whole.get_subset(asset_selection={dg.AssetKey(asset)}, asset_check_selection=set())
+    else:
+        job = defs.resolve_job_def("process_days")
     return job.execute_in_process(
         run_config={"ops": {"__".join(asset): {"config": dict(config)}}} if asset and config else {},
-        asset_selection=[dg.AssetKey(asset)] if asset else None,
         tags={"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1], **tags},
         run_id=run_id,
     )

@@ -4,6 +4,7 @@ What runs there is `databricks_task`, from the same wheel as here.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +14,6 @@ from typing import Any, cast
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError
 from dagster._core.pipes.client import PipesClientCompletedInvocation
-from dagster._core.storage.tags import ROOT_RUN_ID_TAG
 from dagster_databricks.pipes import (
     BasePipesDatabricksClient,
     PipesDatabricksClient,
@@ -22,10 +22,10 @@ from dagster_databricks.pipes import (
     PipesUnityCatalogVolumesMessageReader,
 )
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import DatabricksError, NotFound, PermissionDenied, Unauthenticated
+from databricks.sdk.errors import BadRequest, DatabricksError, NotFound, OperationFailed, PermissionDenied, Unauthenticated
 from databricks.sdk.service import jobs
 from databricks.sdk.service.compute import Environment
-from pydantic import PrivateAttr
+from requests import RequestException
 
 from pdm_assets.resources.faults import JobFault
 from pdm_assets.resources.lake import Lake
@@ -45,9 +45,11 @@ HEAVY = frozenset(
 PACKAGE, ENTRY_POINT = "pdm-assets", "pdm-assets-databricks-task"
 COMPUTE = ("new_cluster", "existing_cluster_id", "environment")
 LIMITS = ("timeout_seconds",)
-# What the job is not told: it has its own Spark, and starts no jobs.
-NOT_THERE = ("spark_mode", "spark_remote", "databricks_compute", "databricks_volume", "dagster_db")
+# What the job is not told, beside secrets: it has its own Spark, starts no jobs and has no credentials for MLflow.
+NOT_THERE = ("databricks_compute", "databricks_volume", "mlflow_uri")
 POLL_S = 5.0
+# What the SDK raises after five minutes without an answer, and where a token is not given (ValueError).
+UNANSWERED = (TimeoutError, OperationFailed, RequestException, ValueError)
 
 
 class DatabricksJobs(dg.ConfigurableResource):
@@ -63,8 +65,6 @@ class DatabricksJobs(dg.ConfigurableResource):
     settings: dict[str, str]
     poll_seconds: float = POLL_S
 
-    _spec: dict[str, Any] | None = PrivateAttr(default=None)
-
     @classmethod
     def of(cls, settings: Settings, lake: Lake) -> "DatabricksJobs":
         """The jobs that the settings describe.
@@ -74,7 +74,8 @@ class DatabricksJobs(dg.ConfigurableResource):
         """
         assert settings.databricks_compute is not None
         assert settings.databricks_volume is not None
-        changed = {name: _default(name) for name in NOT_THERE} | {"data": settings.data.absolute(), "spark_mode": "session"}
+        changed: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(settings) if f.name in NOT_THERE or not f.repr}
+        changed |= {"data": settings.data.absolute(), "spark_mode": "session"}
         return cls(
             lake=lake,
             compute=json.dumps(compute_in(settings.databricks_compute)),
@@ -85,7 +86,8 @@ class DatabricksJobs(dg.ConfigurableResource):
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Have a job make the asset for the run's days, in one piece, and take over what it says of each day.
 
-        A job that a run of before left behind, for its process was killed, is cancelled first: two would write the same days.
+        A job that a run of before left behind, for its process was killed, is cancelled first, whatever it makes: the pool lets
+        one run of a Dagster instance use Spark.
 
         Raises:
             dg.Failure: if the job fails, is cancelled or takes too long; the text says why and where its page is.
@@ -93,8 +95,8 @@ class DatabricksJobs(dg.ConfigurableResource):
         """
         self.lake.hold()
         key, days = context.asset_key, sorted(context.partition_keys)
-        root = context.run.tags.get(ROOT_RUN_ID_TAG, context.run.run_id)
-        name = f"{key.to_user_string()} {days[0]}..{days[-1]} for Dagster run {root}"
+        ours = f" for {self.lake.holder}"
+        name = f"{key.to_user_string()} {days[0]}..{days[-1]}"
         compute = json.loads(self.compute)
         task = {
             "task_key": "__".join(key.path),
@@ -102,7 +104,12 @@ class DatabricksJobs(dg.ConfigurableResource):
             "libraries": compute.get("libraries", []),
             **{part: compute[part] for part in ("new_cluster", "existing_cluster_id") if part in compute},
         }
-        arguments: dict[str, Any] = {"run_name": name, **{limit: compute[limit] for limit in LIMITS if limit in compute}}
+        arguments: dict[str, Any] = {
+            "run_name": name + ours,
+            # The SDK asks again where an answer was lost: one job comes of it.
+            "idempotency_token": hashlib.sha256(f"{context.run.run_id} {name}".encode()).hexdigest(),
+            **{limit: compute[limit] for limit in LIMITS if limit in compute},
+        }
         if "environment" in compute:
             task["environment_key"] = "default"
             environment = {"environment_key": "default", "spec": compute["environment"]}
@@ -116,7 +123,10 @@ class DatabricksJobs(dg.ConfigurableResource):
         }
         try:
             workspace = WorkspaceClient()
-            _cancel_left_behind(workspace, name)
+        except ValueError as error:  # it found no way to sign in
+            raise dg.Failure(f"no workspace of Databricks can be asked: {error}") from error
+        try:
+            _cancel_left_behind(workspace, ours)
             client = _client(workspace, self.volume, self.poll_seconds, is_serverless="environment" in compute)
             done = client.run(
                 context=context.op_execution_context,  # of an asset's context Pipes takes what Dagster calls deprecated
@@ -126,8 +136,8 @@ class DatabricksJobs(dg.ConfigurableResource):
             )
         except DatabricksError as error:
             raise _told(error) from error
-        except ValueError as error:  # the SDK found no way to sign in
-            raise dg.Failure(f"no workspace of Databricks can be asked: {error}") from error
+        except UNANSWERED as error:
+            raise JobFault(f"Databricks does not answer: {error}") from error
         if client.was_interrupted:  # the client of Pipes cancels the job, and returns as if it had succeeded
             raise DagsterExecutionInterruptedError
         return self._taken_over(context, done)
@@ -156,40 +166,39 @@ def compute_in(file: Path) -> dict[str, Any]:
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: it must have one of {', '.join(COMPUTE)}")
     if unknown := sorted(set(compute) - {*COMPUTE, *LIMITS, "libraries"}):
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: unknown: {', '.join(unknown)}")
-    if lost := sorted(_lost(compute, jobs.SubmitTask.from_dict(compute).as_dict() | _environment_of(compute))):
+    try:
+        known = jobs.SubmitTask.from_dict(compute).as_dict()
+        if "environment" in compute:
+            known["environment"] = Environment.from_dict(compute["environment"]).as_dict()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: Databricks' SDK can't read it: {error}") from error
+    if lost := sorted(_lost(compute, known)):
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: Databricks has no such thing: {', '.join(lost)}")
     return compute
-
-
-def _environment_of(compute: Mapping[str, Any]) -> dict[str, Any]:
-    return {"environment": Environment.from_dict(compute["environment"]).as_dict()} if "environment" in compute else {}
 
 
 def _lost(given: Any, known: Any, name: str = "") -> Iterator[str]:
     """Names in a specification that the SDK dropped when it read it."""
     if isinstance(given, dict):
         for part, value in given.items():
-            if not isinstance(known, dict) or part not in known:
+            if value and (not isinstance(known, dict) or part not in known):
                 yield f"{name}{part}"
-            else:
+            elif value:
                 yield from _lost(value, known[part], f"{name}{part}.")
     elif isinstance(given, list) and isinstance(known, list):
         for one, other in zip(given, known, strict=True):
             yield from _lost(one, other, name)
 
 
-def _default(name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(Settings) if field.name == name)
-
-
 def _metadata(said: Mapping[str, str]) -> dict[str, dg.MetadataValue]:
     return {name: cast(dg.MetadataValue, dg.deserialize_value(text)) for name, text in said.items()}
 
 
-def _cancel_left_behind(workspace: WorkspaceClient, name: str) -> None:
+def _cancel_left_behind(workspace: WorkspaceClient, ours: str) -> None:
     for run in workspace.jobs.list_runs(active_only=True, run_type=jobs.RunType.SUBMIT_RUN):
-        if run.run_name == name and run.run_id is not None:
-            workspace.jobs.cancel_run(run.run_id).result()
+        if (run.run_name or "").endswith(ours) and run.run_id is not None:
+            with suppress(OperationFailed):  # it ended in another way, but it ended
+                workspace.jobs.cancel_run(run.run_id).result()
 
 
 class _Watching(BasePipesDatabricksClient):
@@ -205,6 +214,10 @@ class _Watching(BasePipesDatabricksClient):
             raise
         except DagsterPipesExecutionError as error:
             raise _what_happened(self.client, run_id) from error
+        except Exception:  # nobody watches it any more, and the next run may use Spark
+            with suppress(Exception):
+                self.client.jobs.cancel_run(run_id)
+            raise
 
 
 class _OnClusters(_Watching, PipesDatabricksClient):
@@ -248,6 +261,6 @@ def _told(error: DatabricksError) -> Exception:
         return dg.Failure(
             f"Databricks does not let us: {error}. See to DATABRICKS_HOST, to the credentials beside it, and to what they may"
         )
-    if isinstance(error, NotFound):
-        return dg.Failure(f"Databricks does not know this: {error}. See to PDM_DATABRICKS_VOLUME and PDM_DATABRICKS_COMPUTE")
+    if isinstance(error, BadRequest | NotFound):
+        return dg.Failure(f"Databricks can't do this: {error}. See to PDM_DATABRICKS_VOLUME and PDM_DATABRICKS_COMPUTE")
     return JobFault(f"Databricks did not do this: {error}")

@@ -77,6 +77,7 @@ class Lake(dg.ConfigurableResource):
 
     _instance: tuple[str, str] | None = PrivateAttr(default=None)
     _held: ExitStack | None = PrivateAttr(default=None)
+    _opened: dict[str, DeltaTable] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
@@ -109,6 +110,7 @@ class Lake(dg.ConfigurableResource):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""
+        self._opened.clear()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -370,8 +372,15 @@ class Lake(dg.ConfigurableResource):
         Raises:
             LakeError: if it was never written.
         """
+        location = self.location(table)
         try:
-            return DeltaTable(self.location(table))
+            if (opened := self._opened.get(location)) is not None:
+                opened.update_incremental()
+                return opened
+            opened = DeltaTable(location)
+            if self._instance is not None:  # a run asks some tables twenty times; a log read anew takes longer than its news
+                self._opened[location] = opened
+            return opened
         except TableNotFoundError as error:
             self._is_there()
             raise LakeError(f"{table.key} has never been written: materialize it first") from error

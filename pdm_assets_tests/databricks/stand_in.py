@@ -55,6 +55,9 @@ class Workspace:
     token_says_seconds: int = 3600  # how long it says that it lives
     throttled: int = 0  # so many of the next requests are refused
     pending_polls: int = 1
+    lost_answers: int = 0  # so many submissions are taken, and not answered
+    gives_tokens: bool = True
+    refuses: str = ""  # what it says to every submission
     runs: dict[int, Run] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     tokens: dict[str, float] = field(default_factory=dict)
@@ -86,7 +89,10 @@ class Workspace:
 
     def submit(self, request: dict[str, Any]) -> Run:
         (task,) = request["tasks"]
+        token = request.get("idempotency_token")
         with self._lock:
+            if known := [run for run in self.runs.values() if token and run.request.get("idempotency_token") == token]:
+                return known[0]
             number = 1000 + len(self.runs)
             run = Run(number, request["run_name"], task, request, self.volumes / f".run-{number}")
             self.runs[number] = run
@@ -229,6 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith("oauth-authorization-server"):
             ends = {f"{name}_endpoint": f"{self.here.url}/oidc/v1/{name}" for name in ("authorization", "token")}
             return self.answer(ends)
+        if not self.here.gives_tokens:
+            return self.refuse(503, "TEMPORARILY_UNAVAILABLE", "no tokens just now")
         token = f"token-{len(self.here.tokens)}"
         self.here.tokens[token] = time.time() + self.here.token_seconds
         return self.answer({"access_token": token, "token_type": "Bearer", "expires_in": self.here.token_says_seconds})
@@ -236,23 +244,35 @@ class _Handler(BaseHTTPRequestHandler):
     def jobs(self, what: str, asked: dict[str, Any]) -> None:
         here = self.here
         if what == "submit":
-            return self.answer({"run_id": here.submit(asked).number})
-        if what == "list":
-            active = [here.told(run) for run in here.runs.values() if run.state in ACTIVE]
-            return self.answer({"runs": active})
-        run = here.runs.get(int(asked["run_id"]) % 500_000)
-        if run is None:
-            return self.refuse(400, "INVALID_PARAMETER_VALUE", f"Run {asked['run_id']} does not exist.")
-        if what == "cancel":
+            self.submit(asked)
+        elif what == "list":
+            wanted = [run for run in here.runs.values() if asked.get("active_only") != "true" or run.state in ACTIVE]
+            self.answer({"runs": [here.told(run) for run in wanted]})
+        elif (run := here.runs.get(int(asked["run_id"]) % 500_000)) is None:
+            self.refuse(400, "INVALID_PARAMETER_VALUE", f"Run {asked['run_id']} does not exist.")
+        elif what == "cancel":
             here.end(run)
-            return self.answer({})
-        if what == "get-output":
+            self.answer({})
+        elif what == "get-output":
             lines = run.output.strip().splitlines()
-            return self.answer({"error": lines[-1] if lines else "", "error_trace": run.output[-4000:]})
-        run.asked += 1
-        if run.state == "PENDING" and run.asked > here.pending_polls:
-            here.start(run)
-        return self.answer(here.told(run))
+            self.answer({"error": lines[-1] if lines else "", "error_trace": run.output[-4000:]})
+        else:
+            run.asked += 1
+            if run.state == "PENDING" and run.asked > here.pending_polls:
+                here.start(run)
+            self.answer(here.told(run))
+
+    def submit(self, asked: dict[str, Any]) -> None:
+        here = self.here
+        if here.refuses:
+            self.refuse(400, "INVALID_PARAMETER_VALUE", here.refuses)
+            return
+        number = here.submit(asked).number
+        if here.lost_answers > 0:
+            here.lost_answers -= 1
+            self.close_connection = True
+            return
+        self.answer({"run_id": number})
 
     def files(self, kind: str, path: Path, body: bytes) -> None:
         is_there = path.is_dir() if kind == "directories" else path.is_file()

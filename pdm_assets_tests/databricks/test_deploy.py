@@ -1,7 +1,7 @@
 """The files of deploy/databricks, held against the SDK's own types: as much as can be said of them without a workspace."""
 
 import re
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,11 @@ def bundle_of(target):
     text = (DEPLOY / "databricks.yml").read_text()
     for name, value in values.items():
         text = text.replace(f"${{var.{name}}}", str(value))
-    text = text.replace("${resources.schemas.pdm.name}", values["schema"])
+    # In mode development Databricks gives the schema another name.
+    schema = f"dev_me_{values['schema']}" if BUNDLE["targets"][target].get("mode") == "development" else values["schema"]
+    text = text.replace("${resources.schemas.pdm.name}", schema)
+    text = text.replace("${resources.volumes.jobs.volume_path}", f"/Volumes/{values['catalog']}/{schema}/jobs")
+    text = text.replace("${workspace.current_user.userName}", "me@plant")
     assert "${" not in text
     return yaml.safe_load(text)["resources"]
 
@@ -42,7 +46,14 @@ def test_the_job_is_one_that_databricks_knows(target):
         cluster["new_cluster"]["autoscale"]["max_workers"] = int(cluster["new_cluster"]["autoscale"]["max_workers"])
     assert list(_lost(job, jobs.JobSettings.from_dict(job).as_dict())) == []
     environ = job["job_clusters"][0]["new_cluster"]["spark_env_vars"]
-    assert Settings.from_environ(environ).catalog == bundle_of(target)["schemas"]["pdm"]["catalog_name"]
+    settings = Settings.from_environ(environ)
+    assert settings.catalog == bundle_of(target)["schemas"]["pdm"]["catalog_name"]
+    volume = environ["JOBS_VOLUME"]
+    assert volume == f"/Volumes/{settings.catalog}/{settings.schema}/jobs"
+    assert settings.data == Path(volume) / "plant"
+    scripts = job["job_clusters"][0]["new_cluster"]["init_scripts"]
+    assert scripts == [{"volumes": {"destination": f"{volume}/install.sh"}}]
+    assert environ["JOBS_WHEEL"] == f"pdm_assets-{version('pdm-assets')}-py3-none-any.whl"
 
 
 def test_a_name_that_databricks_does_not_know_is_found():
@@ -74,6 +85,8 @@ def test_the_task_is_what_the_wheel_has():
 def test_the_compute_file_is_taken_and_its_init_script_is_there():
     compute = compute_in(DEPLOY / "job-cluster.json")
     scripts = compute["new_cluster"]["init_scripts"]
+    given = set(compute["new_cluster"]["spark_env_vars"])
+    assert given == set(re.findall(r"\$(JOBS_[A-Z]+)", (DEPLOY / "install.sh").read_text()))
     assert [(DEPLOY / Path(script["volumes"]["destination"]).name).exists() for script in scripts] == [True]
     assert "requirements-databricks.txt" in (DEPLOY / "install.sh").read_text()
 
@@ -85,5 +98,5 @@ def pins(path):
 def test_jobs_get_what_the_lock_file_says_and_no_other_spark():
     there, here = pins(DEPLOY / "requirements-databricks.txt"), pins(ROOT / "requirements.lock")
     assert there.items() <= here.items()
-    assert {"dagster", "dagster-pyspark", "deltalake", "pyarrow"} <= set(there)
-    assert not {"pyspark", "py4j", "delta-spark"} & set(there)
+    assert {"dagster", "dagster-pyspark", "deltalake", "protobuf"} <= set(there)
+    assert not {"pyspark", "py4j", "delta-spark", "numpy", "pandas", "pyarrow"} & set(there)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -27,7 +29,7 @@ TASK = """
 import json, os, time
 from dagster_pipes import *
 
-PipesStdioLogWriterChannel.WAIT_FOR_TEE_SECONDS = 0.0
+PipesBlobStoreMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY = "not here"  # it takes seconds to end
 
 def main():
     by_arguments = PipesCliArgsParamsLoader()
@@ -128,7 +130,7 @@ def test_the_job_is_told_days_settings_and_holder_and_no_secret(workspace, tmp_p
     assert given == Settings(data=tmp_path / "data", spark_mode="session")
     assert told["extras"]["holder"].startswith(f"process {os.getpid()} on ")
     assert submitted.request["timeout_seconds"] == 600
-    assert submitted.name.startswith("features/observations 2015-01-01..2015-01-02 for Dagster run ")
+    assert submitted.name == f"features/observations 2015-01-01..2015-01-02 for {told['extras']['holder']}"
 
 
 def test_run_config_goes_along(workspace, tmp_path):
@@ -151,25 +153,11 @@ def test_serverless(workspace, tmp_path):
     assert "new_cluster" not in submitted.task
 
 
-def test_a_job_that_fails_says_why(workspace, tmp_path):
-    result = run(jobs_of(workspace, tmp_path, compute_of(workspace, "badly")))
-    said = failure(result)
-    assert (
-        "FAILED, RUN_EXECUTION_ERROR: Workload failed, see run output for details\nValueError: the rows are of another day"
-        in said
-    )
-    assert f"Its page: {workspace.url}/#job/runs/1000" in said
-    assert fault_in(Exception(said)) is None  # of its data or code: not tried again
-
-
-def test_a_job_that_says_nothing_has_not_made_the_asset(workspace, tmp_path):
-    result = run(jobs_of(workspace, tmp_path, compute_of(workspace, "silent")))
-    assert "did not say what it wrote" in failure(result)
-
-
-def test_a_job_that_takes_too_long(workspace, tmp_path):
-    result = run(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60", timeout_seconds=1)))
-    assert "TIMEDOUT" in failure(result)
+def error_of(jobs):
+    """What a run of one day raises, as the hook that tells faults sees it."""
+    with pytest.raises(Exception, match=r".") as raised:
+        dg.materialize([by_job(features.observations)], partition_key="2015-01-01", resources={"databricks": jobs})
+    return raised.value
 
 
 def when_it_runs(workspace, then):
@@ -187,23 +175,104 @@ def when_it_runs(workspace, then):
     return thread
 
 
+def test_a_cluster_that_is_there(workspace, tmp_path):
+    compute = compute_of(workspace)
+    result = run(jobs_of(workspace, tmp_path, {"existing_cluster_id": "0101-abc", "libraries": compute["libraries"]}))
+    assert result.success
+    (submitted,) = workspace.runs.values()
+    assert submitted.task["existing_cluster_id"] == "0101-abc"
+
+
+def test_a_file_that_says_nothing_of_libraries_is_fine(tmp_path):
+    file = tmp_path / "compute.json"
+    file.write_text('{"existing_cluster_id": "1", "libraries": []}')
+    assert compute_in(file) == {"existing_cluster_id": "1", "libraries": []}
+
+
+def test_the_definitions_load_with_jobs(tmp_path):
+    file = tmp_path / "compute.json"
+    file.write_text('{"existing_cluster_id": "1"}')
+    code = """
+from pdm_assets.definitions import defs
+graph = defs.resolve_asset_graph()
+made = {key: graph.get(key).assets_def.op.compute_fn.decorated_fn.__name__ for key in graph.materializable_asset_keys}
+print(sorted(key.to_user_string() for key, name in made.items() if name == "made_elsewhere"))
+for name in ("process_days", "train_model", "backtest", "score_range"):
+    defs.resolve_job_def(name)
+"""
+    environ = {**os.environ, "PDM_DATABRICKS_COMPUTE": str(file), "PDM_DATABRICKS_VOLUME": "/Volumes/main/pdm/jobs"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(sorted(key.to_user_string() for key in HEAVY))
+
+
+def test_a_job_that_fails_says_why_and_is_not_tried_again(workspace, tmp_path):
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace, "badly")))
+    assert "FAILED, RUN_EXECUTION_ERROR: Workload failed" in error.description
+    assert "\nValueError: the rows are of another day" in error.description
+    assert f"Its page: {workspace.url}/#job/runs/1000" in error.description
+    assert fault_in(error) is None
+
+
+def test_a_job_that_says_nothing_has_not_made_the_asset(workspace, tmp_path):
+    result = run(jobs_of(workspace, tmp_path, compute_of(workspace, "silent")))
+    assert "did not say what it wrote" in failure(result)
+
+
+def test_a_job_that_takes_too_long(workspace, tmp_path):
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60", timeout_seconds=1)))
+    assert "TIMEDOUT" in error.description
+    assert fault_in(error) is None
+
+
 def test_a_job_that_is_cancelled_there(workspace, tmp_path):
     waiting = when_it_runs(workspace, workspace.end)
-    result = run(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60")))
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60")))
     waiting.join()
-    assert "CANCELED, USER_CANCELED: Run cancelled." in failure(result)
+    assert "CANCELED, USER_CANCELED: Run cancelled." in error.description
+    assert fault_in(error) is None
 
 
-def test_a_cluster_that_is_lost_is_a_fault_that_may_pass(workspace, tmp_path, monkeypatch):
+def test_a_cluster_that_is_lost_is_a_fault_that_may_pass(workspace, tmp_path):
     lost = ("FAILED", ("CLOUD_FAILURE", "CLOUD_FAILURE"), "the spot instance was taken away", "INTERNAL_ERROR")
     waiting = when_it_runs(workspace, lambda there: workspace.end(there, *lost))
-    jobs = jobs_of(workspace, tmp_path, compute_of(workspace, "long 60"))
-    with pytest.raises(Exception, match="spot instance was taken away") as raised:
-        dg.materialize([by_job(features.observations)], partition_key="2015-01-01", resources={"databricks": jobs})
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60")))
     waiting.join()
-    fault = fault_in(raised.value)
-    assert fault is not None
-    assert fault.passes
+    assert "the spot instance was taken away" in str(error)
+    assert fault_in(error).passes
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread of Pipes dies of it too
+def test_a_token_that_is_not_given_is_a_fault_that_may_pass(workspace, tmp_path):
+    workspace.token_seconds, workspace.token_says_seconds = 60.0, 41  # renewed after a second
+
+    def no_more_tokens(_):
+        workspace.gives_tokens = False
+
+    waiting = when_it_runs(workspace, no_more_tokens)
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace, "long 60")))
+    waiting.join()
+    assert "Databricks does not answer" in str(error)
+    assert fault_in(error).passes
+
+
+def test_a_job_that_nobody_can_watch_any_more_is_cancelled(workspace, tmp_path, monkeypatch):
+    def breaks_off(run_id):
+        raise TimeoutError("Timed out after 0:05:00")
+
+    jobs = jobs_of(workspace, tmp_path, compute_of(workspace, "long 60"))
+    monkeypatch.setattr("databricks.sdk.mixins.jobs.JobsExt.get_run", lambda self, run_id: breaks_off(run_id))
+    error = error_of(jobs)
+    (submitted,) = workspace.runs.values()
+    assert (str(error), submitted.result) == ("Databricks does not answer: Timed out after 0:05:00", "CANCELED")
+
+
+def test_a_cluster_that_can_not_be_is_no_fault_that_passes(workspace, tmp_path):
+    workspace.refuses = "Node type m9.huge is not supported"
+    error = error_of(jobs_of(workspace, tmp_path, compute_of(workspace)))
+    assert "m9.huge" in error.description
+    assert "See to PDM_DATABRICKS_VOLUME and PDM_DATABRICKS_COMPUTE" in error.description
+    assert fault_in(error) is None
 
 
 def test_a_run_that_is_ended_ends_its_job(workspace, tmp_path):
@@ -218,24 +287,19 @@ def test_a_run_that_is_ended_ends_its_job(workspace, tmp_path):
 
 def test_a_job_that_a_killed_run_left_behind_is_cancelled_first(workspace, tmp_path):
     jobs = jobs_of(workspace, tmp_path, compute_of(workspace))
-    first = run(jobs, run_config=None)
+    assert run(jobs).success
     (before,) = workspace.runs.values()
-    left = workspace.submit(
-        {"run_name": before.name, "tasks": [{**before.task, "new_cluster": {"spark_env_vars": {"HOW": "long 60"}}}]}
-    )
-    other = workspace.submit({"run_name": "another plant's", "tasks": [before.task]})
-    again = dg.materialize(
-        [by_job(features.observations)],
-        tags={
-            "dagster/asset_partition_range_start": "2015-01-01",
-            "dagster/asset_partition_range_end": "2015-01-02",
-            "dagster/root_run_id": first.dagster_run.run_id,
-            "dagster/parent_run_id": first.dagster_run.run_id,
-        },
-        resources={"databricks": jobs},
-    )
-    assert again.success
-    assert (left.result, other.state) == ("CANCELED", "PENDING")
+    us = before.name.split(" for ")[1]
+    left = workspace.submit({"run_name": f"labels/component_failures 2014-01-01..2014-01-01 for {us}", "tasks": [before.task]})
+    other = workspace.submit({"run_name": "features/observations 2015-01-01..2015-01-02 for another", "tasks": [before.task]})
+    assert run(jobs).success
+    assert (left.result, other.state, before.result) == ("CANCELED", "PENDING", "SUCCESS")
+
+
+def test_a_submission_whose_answer_is_lost_starts_one_job(workspace, tmp_path):
+    workspace.lost_answers = 1
+    assert run(jobs_of(workspace, tmp_path, compute_of(workspace))).success
+    assert (len(workspace.runs), workspace.calls["POST /api/2.2/jobs/runs/submit"]) == (1, 2)
 
 
 def test_tokens_are_renewed_while_a_job_runs(workspace, tmp_path):
@@ -251,7 +315,7 @@ def test_credentials_that_are_not_taken(workspace, tmp_path, monkeypatch):
     monkeypatch.delenv("DATABRICKS_CLIENT_SECRET")
     monkeypatch.setenv("DATABRICKS_TOKEN", "WRONG-SECRET")
     said = failure(run(jobs_of(workspace, tmp_path, compute_of(workspace))))
-    assert "See to DATABRICKS_HOST and" not in said
+    assert "See to DATABRICKS_HOST" in said
     assert "Databricks does not let us: the token is not valid" in said
     assert "WRONG-SECRET" not in said
 
@@ -287,6 +351,7 @@ def test_a_volume_that_is_not_there(workspace, tmp_path):
         ('{"new_cluster": {"autoscale": {"min": 1}}}', "no such thing: new_cluster.autoscale.min"),
         ('{"existing_cluster_id": "1", "libraries": [{"wheel": "x"}]}', "no such thing: libraries.wheel"),
         ('{"environment": {"version": "4"}}', "no such thing: environment.version"),
+        ('{"new_cluster": "big"}', "SDK can't read it"),
     ],
 )
 def test_a_file_of_compute_that_can_not_be_used_is_refused(tmp_path, text, said):

@@ -1,15 +1,17 @@
 """The wheel of this checkout as a job: the features made there are those that Spark makes here."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from pdm_assets.assets import features, raw, scoring, training
+from pdm_assets.assets import features, raw, training
 from pdm_assets.assets.by_job import by_job
 from pdm_assets.resources.databricks_jobs import DatabricksJobs
 from pdm_assets.resources.engine import delta_conf
@@ -40,59 +42,95 @@ def wheel(tmp_path):
     return tmp_path / out.stdout.split()[-1]
 
 
-def test_what_a_job_makes_is_what_spark_makes_here(tmp_path, engine, wheel, monkeypatch):
-    volume = tmp_path / "Volumes" / "main" / "pdm" / "jobs"
-    volume.mkdir(parents=True)
-    conf = tmp_path / "conf"  # what a cluster of Databricks has of itself
+@pytest.fixture
+def cluster(tmp_path):
+    """What a cluster of Databricks has of itself: Spark with Delta."""
+    conf = tmp_path / "conf"
     conf.mkdir()
     settings = {**delta_conf(1, tmp_path / "cluster"), "spark.master": "local[1]", "spark.driver.memory": "1g"}
     (conf / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    return {"SPARK_CONF_DIR": str(conf), "HOME": str(tmp_path)}
+
+
+def land(plant):
+    plant.land_fleet(1, 2)
+    plant.land_telemetry(*DAYS)
+    plant.land("maintenance", "maint.csv", "2014-12-20 06:00:00,1,comp2")
+    plant.land("errors", "errors.csv", "2015-01-02 05:00:00,2,error3")
+    plant.land("failures", "failures.csv", "2015-01-03 04:00:00,2,comp1")
+
+
+def observations(plant):
+    return plant.rows("features/observations", DAYS[0], DAYS[-1], *TABLES["features/observations"].column_names)
+
+
+@pytest.fixture
+def here(tmp_path, engine):
+    """A plant whose tables Spark made here."""
+    plant = Plant(tmp_path / "here", engine)
+    land(plant)
+    result = plant.run(DAYS[0], DAYS[-1])
+    assert result.success, failure(result)
+    assert len(observations(plant)) == 3 * 2 * 2
+    return plant, result
+
+
+def test_what_a_job_makes_is_what_spark_makes_here(tmp_path, engine, wheel, cluster, here, monkeypatch):
+    volume = tmp_path / "Volumes" / "main" / "pdm" / "jobs"
+    volume.mkdir(parents=True)
     compute = tmp_path / "compute.json"
-    cluster = {"spark_version": "17.3.x-scala2.13", "num_workers": 1}
-    compute.write_text(json.dumps({"new_cluster": cluster, "libraries": [{"whl": str(wheel)}]}))
+    machines = {"spark_version": "17.3.x-scala2.13", "num_workers": 1}
+    compute.write_text(json.dumps({"new_cluster": machines, "libraries": [{"whl": str(wheel)}]}))
+    plant, result = here
+    there = Plant(tmp_path / "there", engine)
+    land(there)
+    landed = there.run(DAYS[0], DAYS[-1], tables="machines telemetry errors maintenance failures")
+    assert landed.success, failure(landed)
 
-    here, there = Plant(tmp_path / "here", engine), Plant(tmp_path / "there", engine)
-    for plant in (here, there):
-        plant.land_fleet(1, 2)
-        plant.land_telemetry(*DAYS)
-        plant.land("maintenance", "maint.csv", "2014-12-20 06:00:00,1,comp2")
-        plant.land("errors", "errors.csv", "2015-01-02 05:00:00,2,error3")
-        plant.land("failures", "failures.csv", "2015-01-03 04:00:00,2,comp1")
-    first, last = DAYS[0], DAYS[-1]
-    result = here.run(first, last)
-    assert result.success, failure(result)
-    result = there.run(first, last, tables="machines telemetry errors maintenance failures")
-    assert result.success, failure(result)
-
-    with Workspace(volume, {"SPARK_CONF_DIR": str(conf), "HOME": str(tmp_path)}) as workspace:
+    with Workspace(volume, cluster) as workspace:
         for name, value in workspace.client_environ.items():
             monkeypatch.setenv(name, value)
         asked = Settings(data=tmp_path / "there", databricks_compute=compute, databricks_volume=str(volume))
         jobs = DatabricksJobs(**{**dict(DatabricksJobs.of(asked, there.lake)), "poll_seconds": 0.5})
         made = dg.materialize(
-            [*raw.ASSETS, *map(by_job, (features.observations, scoring.component_risk, training.failure_model))],
+            [*raw.ASSETS, *map(by_job, (features.observations, features.component_failures, training.failure_model))],
             selection=dg.AssetSelection.assets(features.observations.key, training.failure_model.key),
-            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            tags={"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]},
             resources={**there.resources, "databricks": jobs},
             instance=there.instance,
             raise_on_error=False,
         )
         outputs = "\n".join(run.output for run in workspace.runs.values())
     assert made.success, failure(made) + outputs
-    columns = TABLES["features/observations"].column_names
-    assert there.rows("features/observations", first, last, *columns) == here.rows(
-        "features/observations", first, last, *columns
-    )
-    assert len(there.rows("features/observations", first, last, "machine_id")) == 3 * 2 * 2
-    said, expected = (metadata(each, "features/observations") for each in (made, result_of(here, first, last)))
+    assert observations(there) == observations(plant)
+    assert "ASSET_CHECK" not in outputs  # checks are the run's that asked
+    said, expected = (metadata(each, "features/observations") for each in (made, result))
     for day in DAYS:
-        assert said[day]["dagster/partition_row_count"] == expected[day]["dagster/partition_row_count"] == 4
-        assert said[day]["dagster/column_schema"] == expected[day]["dagster/column_schema"]
-        assert said[day]["dagster/column_lineage"] == expected[day]["dagster/column_lineage"]
-        assert said[day]["preview"] == expected[day]["preview"]
+        assert said[day]["dagster/partition_row_count"] == 4
+        for name in (
+            "dagster/partition_row_count",
+            "dagster/column_schema",
+            "dagster/column_lineage",
+            "preview",
+            "rows_in_run",
+        ):
+            assert said[day][name] == expected[day][name], name
     models = metadata(made, "models/failure_model")
     assert {day: models[day]["status"] for day in DAYS} == dict.fromkeys(DAYS, "too little history")
 
 
-def result_of(plant, first, last):
-    return plant.run(first, last, tables="observations")
+def test_the_bundles_command_makes_the_same(tmp_path, engine, wheel, cluster, here):
+    there = Plant(tmp_path / "there", engine)
+    land(there)
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pdm_assets.databricks_task", DAYS[0], DAYS[-1]],
+        env={**os.environ, **cluster, "PYTHONPATH": str(tmp_path / "installed"), "PDM_DATA": str(tmp_path / "there")},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # A day is not scored before there is a model: what comes before it is made all the same.
+    assert (done.returncode, "no model is in force for 2015-01-01 to 2015-01-03" in done.stderr) == (1, True), done.stderr[
+        -3000:
+    ]
+    assert observations(there) == observations(here[0])
