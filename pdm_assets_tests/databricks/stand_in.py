@@ -23,6 +23,11 @@ from typing import Any
 ACTIVE = ("PENDING", "RUNNING", "TERMINATING")
 
 
+def bare_environ() -> dict[str, str]:
+    """What a process needs of this machine: no settings of the platform's, and not those that a Spark session leaves behind."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "XDG_CACHE_HOME", "TZ") if name in os.environ}
+
+
 @dataclass
 class Run:
     """A run that was submitted, of one task."""
@@ -114,7 +119,7 @@ class Workspace:
         module, function = parser["console_scripts"][what["entry_point"]].split(":")
         code = f"import sys; from {module} import {function}; sys.argv[0] = {what['entry_point']!r}; {function}()"
         environ = {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "XDG_CACHE_HOME", "TZ") if name in os.environ},
+            **bare_environ(),
             "PYTHONPATH": str(run.folder / "installed"),
             **self.environ,
             **run.task.get("new_cluster", {}).get("spark_env_vars", {}),

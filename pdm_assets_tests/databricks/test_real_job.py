@@ -1,7 +1,6 @@
 """The wheel of this checkout as a job: the features made there are those that Spark makes here."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pdm_assets.resources.databricks_jobs import DatabricksJobs
 from pdm_assets.resources.engine import delta_conf
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
-from pdm_assets_tests.databricks.stand_in import Workspace
+from pdm_assets_tests.databricks.stand_in import Workspace, bare_environ
 from pdm_assets_tests.plant import Plant, failure, metadata
 
 pytestmark = pytest.mark.slow  # two starts of Spark, and of the platform in it
@@ -126,7 +125,7 @@ def test_the_bundles_command_makes_the_same(tmp_path, engine, wheel, cluster, he
         packed.extractall(tmp_path / "installed")
     done = subprocess.run(
         [sys.executable, "-m", "pdm_assets.databricks_task", DAYS[0], DAYS[-1]],
-        env={**os.environ, **cluster, "PYTHONPATH": str(tmp_path / "installed"), "PDM_DATA": str(tmp_path / "there")},
+        env={**bare_environ(), **cluster, "PYTHONPATH": str(tmp_path / "installed"), "PDM_DATA": str(there.landing.parent)},
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     # A day is not scored before there is a model: what comes before it is made all the same.

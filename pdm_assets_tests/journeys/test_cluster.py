@@ -18,7 +18,7 @@ from pdm_assets_tests.journeys.history import HISTORY_END, SETTINGS, content, fl
 sys.path.insert(0, str(CHECKOUT / "deploy" / "cluster"))
 import standalone
 
-pytestmark = [pytest.mark.journey, pytest.mark.long]  # not slow yet: they have not been seen through as a whole
+pytestmark = [pytest.mark.journey, pytest.mark.long]  # a quarter of an hour: CI has no room for them
 COMPARED = ("raw/telemetry", "raw/errors", "features/observations", "labels/component_failures")
 
 

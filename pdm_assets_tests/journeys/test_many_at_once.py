@@ -4,7 +4,10 @@ import datetime as dt
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from deltalake import DeltaTable
@@ -161,3 +164,37 @@ def test_eight_that_share_the_engine_without_a_pool_lose_no_commit(it, data, tmp
 
 def note_of(commit: dict) -> dict:
     return json.loads(commit.get("userMetadata") or "{}")
+
+
+def test_a_backfill_whose_engine_and_process_are_killed_gets_through_by_itself(it, data):
+    """The short form of the kill trials (`make chaos`). The last of these tests: the others take a failed run for a defect."""
+    before, known = content(data, "scores/component_risk"), {run["runId"] for run in it.runs()}
+    launched = it.backfill(HISTORY_END - dt.timedelta(days=6), HISTORY_END, ("features", "labels", "scores"))
+    ours = lambda: [run for run in it.runs() if run["runId"] not in known]  # noqa: E731
+    is_under_way = lambda: any(run["status"] == "STARTED" for run in ours())  # noqa: E731
+    engine = Engine(data, Sizing(2, 2048, 1))
+
+    def lost_its_engine() -> bool:
+        # More than once: a run that has not asked for the engine yet starts another.
+        if is_under_way() and (info := engine.info()) is not None:
+            psutil.Process(info.jvm_pid).kill()
+        return any(run["status"] == "FAILURE" for run in ours())
+
+    it.wait_for("a run to lose its engine", lost_its_engine, timeout=300, may_fail=True)
+    it.wait_for("the run that tries again", is_under_way, timeout=300, may_fail=True)
+    worker_of(data).kill()
+    it.wait_for("the backfill", lambda: it.backfill_status(launched).startswith("COMPLETED"), timeout=600, may_fail=True)
+    assert it.backfill_status(launched) == "COMPLETED_SUCCESS"
+    assert sorted(run["status"] for run in ours()) == ["FAILURE", "FAILURE", "SUCCESS"]
+    check_logs(data)
+    assert content(data, "scores/component_risk").equals(before)
+
+
+def worker_of(data: Path) -> psutil.Process:
+    """The process of the platform's one run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(process.cmdline()) and process.environ().get("PDM_DATA") == str(data):
+                found.append(process)
+    return found[0]

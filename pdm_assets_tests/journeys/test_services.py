@@ -22,7 +22,7 @@ from pdm_assets_tests.journeys.daemon import HERE, Platform
 from pdm_assets_tests.journeys.history import FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
 from pdm_assets_tests.journeys.postgres import PASSWORD, postgres, programs
 
-pytestmark = [pytest.mark.journey, pytest.mark.long]  # not slow yet: they have not been seen through as a whole
+pytestmark = [pytest.mark.journey, pytest.mark.long]  # nine minutes: CI has no room for them
 UNITS = CHECKOUT / "deploy" / "systemd"
 SERVICES = ("pdm-code", "pdm-daemon", "pdm-web", "pdm-view")
 
