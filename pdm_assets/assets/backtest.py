@@ -89,7 +89,9 @@ def _tried(
             settings = fold_settings(cutoff, observed[0], SETTINGS)
             for kind in types:
                 context.log.info(f"fold of {cutoff}: {kind} learns from {settings.train_days} days")
-                trained = trained_for(lake, cutoff, kind=kind, settings=settings, version=f"backtest-{kind}-{cutoff}")
+                version = f"backtest-{kind}-{cutoff}"
+                with lake.spark.for_many_rows():
+                    trained = trained_for(lake, cutoff, kind=kind, settings=settings, version=version)
                 folds += folds_of(trained.card, trained.fit_seconds)
         except (TooLittleHistory, TrainingError) as error:
             said.append(f"{cutoff}: {error}")

@@ -6,6 +6,7 @@ import datetime as dt
 import enum
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -91,7 +92,8 @@ def failure_model(
         said = _not_due(day, models, decisions, model_store)
         if forced or said is None:
             missing = _what_is_missing(day, observed and observed[0]) or (None if forced else _was_tried(day, failed))
-            found = missing or _train(context, config, lake, model_store, reports, day)
+            with nullcontext() if missing else lake.spark.for_many_rows():
+                found = missing or _train(context, config, lake, model_store, reports, day)
             if isinstance(found, TrainedFor):
                 models, decisions = model_store.registered(), model_store.decisions()
                 trained[day] = found.version

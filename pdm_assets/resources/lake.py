@@ -18,6 +18,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pydantic import PrivateAttr
@@ -28,7 +33,7 @@ from pyspark.sql import functions as F
 from pdm_assets.resources.hold import held
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.features import COMPONENT_RISK
-from pdm_assets.schemas.raw import TELEMETRY
+from pdm_assets.schemas.raw import MACHINES, TELEMETRY
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
@@ -36,6 +41,7 @@ from pdm_assets.settings import Settings
 CREATED_AT_ONCE = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_PROTOCOL_CHANGED")
 CREATED_BY_ANOTHER = 20.0  # seconds to wait for a table that another writer is creating
 HOLDER_TAG = "pdm/holder"
+FEW_MACHINE_DAYS = 10_000  # a week of a thousand machines and a little more
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 # How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
@@ -91,9 +97,14 @@ class Lake(dg.ConfigurableResource):
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name."""
+        """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name.
+
+        And how much the run is likely to read: its days, of a fleet as large as the last known one.
+        """
         if context.run is None or context.instance is None:
             return
+        days, machines = _days_of_run(context.run.tags), self._machines()
+        self.spark.expect(few_rows=days is not None and machines is not None and days * machines <= FEW_MACHINE_DAYS)
         storage = context.instance.run_storage
         if context.instance.is_persistent and isinstance(storage, SqlRunStorage):
             number, home = storage.get_run_storage_id(), context.instance.root_directory
@@ -102,6 +113,12 @@ class Lake(dg.ConfigurableResource):
             # A job that a run had started elsewhere writes in that run's name.
             process = f"process {os.getpid()} on {socket.gethostname()}"
             self._instance = context.run.tags.get(HOLDER_TAG, process), ""
+
+    def _machines(self) -> int | None:
+        """Machines of the last day that raw/machines knows; None without one, and of a catalog, which only Spark could ask."""
+        if self.catalog or (known := self.first_and_last_day(MACHINES)) is None:
+            return None
+        return self.rows_by_day(MACHINES, known[1], known[1] + dt.timedelta(days=1))[known[1]]
 
     @property
     def holder(self) -> str | None:
@@ -473,6 +490,13 @@ def known_until(lake: Lake, now: dt.datetime) -> dt.datetime:
 def keeping(days: int) -> dict[str, str]:
     """Properties that keep what a table needs to be read as it was so many days ago: removed files, and the log."""
     return {KEEP_FILES: f"interval {days} days", KEEP_LOG: f"interval {max(days, LEAST_LOG_DAYS)} days"}
+
+
+def _days_of_run(tags: Mapping[str, str]) -> int | None:
+    first, last = tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    if first is not None and last is not None:
+        return (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days + 1
+    return 1 if PARTITION_NAME_TAG in tags else None
 
 
 def write_partitions(start: dt.date, end: dt.date) -> int:

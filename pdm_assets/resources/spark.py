@@ -1,7 +1,7 @@
 """The Spark session that assets use: the warm local engine, a session inside the run, or a cluster's address."""
 
 import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,14 @@ from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf,
 from pdm_assets.settings import Settings
 
 UTC = {"spark.sql.session.timeZone": "UTC"}
+# A day of a thousand machines takes longer to plan and compile than to compute: no code is generated for it, no plan made over
+# while it runs, and a task a core is enough (docs/performance.md).
+FEW_ROWS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
+}
 
 
 class SparkEngine(PySparkResource):
@@ -34,6 +42,7 @@ class SparkEngine(PySparkResource):
 
     # No field: the UI shows fields, and an address may hold a token.
     _address: ClassVar[str | None] = None
+    _few_rows: ClassVar[bool] = False  # of the run that this process is: all copies of the resource share its session
     _shared: "_Shared | None" = PrivateAttr(default=None)
 
     @classmethod
@@ -55,6 +64,23 @@ class SparkEngine(PySparkResource):
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Release the session, with its caches and models on the server, and the engine's lease."""
         self.close()
+
+    def expect(self, *, few_rows: bool) -> None:
+        """Say, before the session opens, whether planning and compiling will take most of the run's time."""
+        SparkEngine._few_rows = few_rows and self.mode in ("engine", "classic")
+
+    @contextlib.contextmanager
+    def for_many_rows(self) -> Iterator[None]:
+        """What reads many rows in a run that was expected to read few, such as a training."""
+        conf = self.spark_session.conf
+        before = {name: str(conf.get(name)) for name in FEW_ROWS} if self._few_rows else {}
+        for name in before:
+            conf.unset(name)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                conf.set(name, value)
 
     @property
     def engine(self) -> Engine:
@@ -79,6 +105,10 @@ class SparkEngine(PySparkResource):
             self._shared.leave()
             self._shared = None
 
+    @property
+    def _of_size(self) -> dict[str, str]:
+        return {**FEW_ROWS, "spark.sql.shuffle.partitions": str(self.cores)} if self._few_rows else {}
+
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
         builder = SparkSession.builder
         if self.mode == "session":
@@ -97,6 +127,8 @@ class SparkEngine(PySparkResource):
             session = builder.getOrCreate()
             held.callback(session.stop)
             jars_are_fetched()
+            for name, value in self._of_size.items():
+                session.conf.set(name, value)
             return session
         if self.mode == "remote":
             assert self._address is not None  # settings refuse the mode without it
@@ -109,7 +141,7 @@ class SparkEngine(PySparkResource):
         session = builder.remote(address).create()
         session.client.set_retry_policies([policy])
         try:
-            for name, value in {**UTC, **self.spark_config}.items():
+            for name, value in {**UTC, **self._of_size, **self.spark_config}.items():
                 session.conf.set(name, value)
         except Exception as error:
             session.client.set_retry_policies([])

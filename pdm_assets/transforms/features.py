@@ -20,6 +20,7 @@ READINGS_EVERY_HOURS = 1  # telemetry is hourly: an observation's look-back has 
 # A channel whose level is this many times its spread is centred first: squares of such readings would lose their digits.
 LEVEL_PER_SPREAD = 64
 FEW_BUCKETS = 3
+_ANCHORS = tuple(f"{name}_anchor" for name in CHANNEL_NAMES)
 
 
 def observation_hours(cadence_hours: int) -> tuple[int, ...]:
@@ -48,11 +49,10 @@ def observe_machines(
         cadence_hours: hours between two observations: 1, 3, 6, 12 or 24.
     """
     bucket_hours = math.gcd(cadence_hours, *LOOKBACK_HOURS)
-    anchors = _anchors(telemetry)
     rows = (
         _observation_grid(machines, cadence_hours)
         .join(F.broadcast(_landed_times(telemetry, bucket_hours)), on="bucket", how="left_semi")
-        .unionByName(_telemetry_buckets(telemetry, anchors, bucket_hours), allowMissingColumns=True)
+        .unionByName(_telemetry_buckets(telemetry, bucket_hours), allowMissingColumns=True)
         .unionByName(_error_buckets(errors, bucket_hours), allowMissingColumns=True)
         .unionByName(_replacement_buckets(maintenance, bucket_hours), allowMissingColumns=True)
     )
@@ -64,15 +64,10 @@ def observe_machines(
             *(F.max(name).alias(name) for name in (DATE, "machine_model", "age_years")),
             F.sum("readings").alias("readings"),
             *(F.sum(name).alias(name) for name in (*_sums(), *ERROR_CODES)),
-            *(F.max(name).alias(name) for name in COMPONENTS),
+            *(F.max(name).alias(name) for name in (*COMPONENTS, *_ANCHORS)),
         )
     )
-    return (
-        _with_windows(buckets, bucket_hours)
-        .where(F.col(DATE).isNotNull())
-        .join(F.broadcast(anchors), on="machine_id", how="left")
-        .select(*_features())
-    )
+    return _with_windows(buckets, bucket_hours).where(F.col(DATE).isNotNull()).select(*_features())
 
 
 def _bucket_end(instant: str, bucket_hours: int) -> Column:
@@ -116,16 +111,19 @@ def _anchors(telemetry: DataFrame) -> DataFrame:
     )
 
 
-def _telemetry_buckets(telemetry: DataFrame, anchors: DataFrame, bucket_hours: int) -> DataFrame:
-    centred = telemetry.join(F.broadcast(anchors), on="machine_id", how="inner").select(
+def _telemetry_buckets(telemetry: DataFrame, bucket_hours: int) -> DataFrame:
+    """Per machine and bucket: readings, sums of them and of their squares, less the machine's anchors, and these anchors."""
+    centred = telemetry.join(F.broadcast(_anchors(telemetry)), on="machine_id", how="inner").select(
         "machine_id",
         _bucket_end("observed_at", bucket_hours).alias("bucket"),
+        *_ANCHORS,
         *((F.col(name) - F.col(f"{name}_anchor")).alias(name) for name in CHANNEL_NAMES),
     )
     return centred.groupBy("machine_id", "bucket").agg(
         F.count("*").alias("readings"),
         *(F.sum(name).alias(f"{name}_sum") for name in CHANNEL_NAMES),
         *(F.sum(F.col(name) * F.col(name)).alias(f"{name}_squares") for name in CHANNEL_NAMES),
+        *(F.max(name).alias(name) for name in _ANCHORS),
     )
 
 
@@ -152,17 +150,21 @@ def _sums() -> tuple[str, ...]:
 def _with_windows(buckets: DataFrame, bucket_hours: int) -> DataFrame:
     """Each look-back's sums, from the buckets that make it up; a bucket without readings counts as none."""
     history = _by_time().rangeBetween(Window.unboundedPreceding, Window.currentRow)
-    replaced = (F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS)
+    # An anchor is one number a machine: any bucket with readings has it, and without one in its look-back a mean is null.
+    known = (
+        *(F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
+        *(F.max(name).over(history).alias(f"{name}_known") for name in _ANCHORS),
+    )
     few = max(LOOKBACK_HOURS) // bucket_hours
     if few > FEW_BUCKETS:
         total = _over_range
-        buckets = buckets.select("*", *replaced)
+        buckets = buckets.select("*", *known)
     else:
         # Neighbours instead of range frames: twice as fast, and two window expressions in place of thirty to plan.
         total = _over_neighbours
         row = F.struct("bucket", "readings", *_sums(), *ERROR_CODES)
         before = (F.lag(row, step).over(_by_time()).alias(f"before_{step}") for step in range(1, few))
-        buckets = buckets.select("*", *before, *replaced)
+        buckets = buckets.select("*", *before, *known)
     return buckets.select(
         "*",
         *(
@@ -213,7 +215,7 @@ def _features() -> list[Column]:
 
 
 def _mean(channel: str, hours: int) -> Column:
-    return F.col(f"{channel}_anchor") + F.try_divide(f"{channel}_sum_{hours}h", f"readings_{hours}h")
+    return F.col(f"{channel}_anchor_known") + F.try_divide(f"{channel}_sum_{hours}h", f"readings_{hours}h")
 
 
 def _standard_deviation(channel: str, hours: int) -> Column:
