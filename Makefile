@@ -9,7 +9,7 @@ help: ## list the targets
 
 setup: .venv/.ready ## make .venv from the lock file, see to Java
 
-.venv/.ready: requirements.lock requirements-uv.lock scripts/setup.sh
+.venv/.ready: pyproject.toml requirements.lock requirements-uv.lock scripts/setup.sh
 	@scripts/setup.sh
 
 demo: setup ## simulate a fleet, train, start Dagster on port 3000, score the days as they land (MACHINES=100)

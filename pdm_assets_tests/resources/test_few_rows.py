@@ -69,3 +69,14 @@ def test_few_rows_are_days_times_machines_of_the_last_known_fleet(tmp_path, engi
 )
 def test_the_days_of_a_run(tags, days):
     assert _days_of_run(tags) == days
+
+
+def test_a_lake_that_can_not_be_asked_is_told_by_the_asset(tmp_path, engine):
+    plant = Plant(tmp_path, engine)
+    plant.land_fleet(1, 2)
+    assert plant.run("2015-01-01", tables="machines").success
+    commit = next((tmp_path / "lake" / "raw" / "machines" / "_delta_log").glob("*1.json"))
+    commit.write_text("no JSON")
+    result = plant.run("2015-01-01", tables="machines")
+    assert [event.step_key for event in result.all_events if event.is_step_failure] == ["land_machines"]
+    assert SparkEngine._few_rows is False
