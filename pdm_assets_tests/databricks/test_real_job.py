@@ -123,9 +123,11 @@ def test_the_bundles_command_makes_the_same(tmp_path, engine, wheel, cluster, he
     land(there)
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "installed")
+    installed = {"PYTHONPATH": str(tmp_path / "installed")}
+    settings = {"PDM_DATA": str(there.landing.parent), "PDM_FIRST_DAY": DAYS[0]}
     done = subprocess.run(
         [sys.executable, "-m", "pdm_assets.databricks_task", DAYS[0], DAYS[-1]],
-        env={**bare_environ(), **cluster, "PYTHONPATH": str(tmp_path / "installed"), "PDM_DATA": str(there.landing.parent)},
+        env={**bare_environ(), **cluster, **installed, **settings},
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     # A day is not scored before there is a model: what comes before it is made all the same.
