@@ -4,11 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from pdm_assets.assets import backtest, features, monitoring, raw, scoring, training, worklist
+from pdm_assets.assets import ASSETS
 from pdm_assets.automation import JOBS, SCHEDULES, SENSORS
-from pdm_assets.checks import features as feature_checks
-from pdm_assets.checks import monitoring as monitoring_checks
-from pdm_assets.checks import scoring as scoring_checks
+from pdm_assets.checks import CHECKS
 from pdm_assets.partitions import SETTINGS
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.faults import faults_are_told
@@ -21,17 +19,7 @@ from pdm_assets.resources.spark import SparkEngine
 spark = SparkEngine.of(SETTINGS)
 lake = Lake.of(SETTINGS, spark)
 
-assets = [
-    *raw.ASSETS,
-    features.observations,
-    features.component_failures,
-    training.failure_model,
-    backtest.backtest,
-    scoring.component_risk,
-    worklist.maintenance,
-    monitoring.realised_performance,
-    monitoring.feature_drift,
-]
+assets = ASSETS
 resources: dict[str, Any] = {
     "spark": spark,
     "lake": lake,
@@ -44,20 +32,12 @@ if SETTINGS.databricks_compute is not None:  # the library takes seconds to impo
     from pdm_assets.assets.by_job import by_job
     from pdm_assets.resources.databricks_jobs import HEAVY, DatabricksJobs
 
-    assets = [by_job(asset) if asset.keys <= HEAVY else asset for asset in assets]
+    assets = [by_job(asset) if asset.keys <= HEAVY else asset for asset in ASSETS]
     resources["databricks"] = DatabricksJobs.of(SETTINGS, lake)
 
 defs = dg.Definitions(
     assets=[asset.with_hooks({faults_are_told}) for asset in assets],
-    asset_checks=[
-        feature_checks.no_label_before_its_horizon_is_over,
-        feature_checks.later_observations_are_newer,
-        feature_checks.later_labels_are_newer,
-        scoring_checks.yesterday_is_scored,
-        scoring_checks.every_observation_has_a_score,
-        monitoring_checks.no_lasting_drift,
-        monitoring_checks.performance_holds,
-    ],
+    asset_checks=CHECKS,
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

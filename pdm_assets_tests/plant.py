@@ -7,10 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from pdm_assets.assets import backtest, features, monitoring, raw, scoring, training, worklist
-from pdm_assets.checks import features as feature_checks
-from pdm_assets.checks import monitoring as monitoring_checks
-from pdm_assets.checks import scoring as scoring_checks
+from pdm_assets.assets import ASSETS
+from pdm_assets.checks import CHECKS
+from pdm_assets.checks.scoring import yesterday_is_scored
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.faults import faults_are_told
 from pdm_assets.resources.lake import Lake
@@ -21,27 +20,9 @@ from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.builders import day
 
-ASSETS = [
-    *(
-        asset.with_hooks({faults_are_told})
-        for asset in (
-            *raw.ASSETS,
-            features.observations,
-            features.component_failures,
-            training.failure_model,
-            backtest.backtest,
-            scoring.component_risk,
-            worklist.maintenance,
-            monitoring.realised_performance,
-            monitoring.feature_drift,
-        )
-    ),
-    feature_checks.no_label_before_its_horizon_is_over,
-    feature_checks.later_observations_are_newer,
-    feature_checks.later_labels_are_newer,
-    scoring_checks.every_observation_has_a_score,
-    monitoring_checks.no_lasting_drift,
-    monitoring_checks.performance_holds,
+WIRED = [
+    *(asset.with_hooks({faults_are_told}) for asset in ASSETS),
+    *(check for check in CHECKS if check is not yesterday_is_scored),  # it asks the clock
 ]
 UP_TO_LABELS = "machines telemetry errors maintenance failures observations component_failures"
 HEADERS = {
@@ -89,12 +70,12 @@ class Plant:
         self, first: str, last: str | None = None, *, tables: str = UP_TO_LABELS, run_config: dict | None = None
     ) -> dg.ExecuteInProcessResult:
         """Materialize tables (their last names or keys) for a day or a range; the result, failed or not."""
-        keys = [key for asset in ASSETS if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
+        keys = [key for asset in WIRED if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
         # raw/maintenance and worklist/maintenance share their last name: the latter is asked for by its whole key
         names = set(tables.split())
         wanted = [key for key in keys if key.to_user_string() in names or (key.path[-1] in names and key.path[0] != "worklist")]
         return dg.materialize(
-            ASSETS,
+            WIRED,
             selection=dg.AssetSelection.assets(*wanted) | dg.AssetSelection.checks_for_assets(*wanted),
             tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first},
             resources=self.resources,

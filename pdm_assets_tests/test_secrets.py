@@ -18,7 +18,7 @@ from pdm_assets.resources import spark as spark_module
 from pdm_assets.resources.engine import EngineError
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import SettingError, Settings
-from pdm_assets_tests.plant import ASSETS, Plant, failure
+from pdm_assets_tests.plant import WIRED, Plant, failure
 
 WRONG_TOKEN, PASSWORD = "wrong-token-5UPPOSED-secret", "mirror-password-5UPPOSED-secret"
 
@@ -51,7 +51,7 @@ def run(root, spark: SparkEngine):
     """A day of a plant on a stored instance, as the daemon would run it; the run, and the snapshot that the UI shows."""
     plant = Plant(root, spark)
     definitions = dg.Definitions(
-        [each for each in ASSETS if not isinstance(each, dg.AssetChecksDefinition)], resources=plant.resources
+        [each for each in WIRED if not isinstance(each, dg.AssetChecksDefinition)], resources=plant.resources
     )
     snapshot = serialize_value(RepositorySnap.from_def(definitions.get_repository_def()))
     assert "idle_minutes" in snapshot

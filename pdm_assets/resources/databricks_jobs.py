@@ -44,7 +44,6 @@ HEAVY = frozenset(
 )
 PACKAGE, ENTRY_POINT = "pdm-assets", "pdm-assets-databricks-task"
 COMPUTE = ("new_cluster", "existing_cluster_id", "environment")
-LIMITS = ("timeout_seconds",)
 # What the job is not told, beside secrets: it has its own Spark, starts no jobs and has no credentials for MLflow.
 NOT_THERE = ("databricks_compute", "databricks_volume", "mlflow_uri")
 POLL_S = 5.0
@@ -108,7 +107,7 @@ class DatabricksJobs(dg.ConfigurableResource):
             "run_name": name + ours,
             # The SDK asks again where an answer was lost: one job comes of it.
             "idempotency_token": hashlib.sha256(f"{context.run.run_id} {name}".encode()).hexdigest(),
-            **{limit: compute[limit] for limit in LIMITS if limit in compute},
+            "timeout_seconds": compute.get("timeout_seconds"),
         }
         if "environment" in compute:
             task["environment_key"] = "default"
@@ -164,7 +163,7 @@ def compute_in(file: Path) -> dict[str, Any]:
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: {error}") from error
     if not isinstance(compute, dict) or sum(name in compute for name in COMPUTE) != 1:
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: it must have one of {', '.join(COMPUTE)}")
-    if unknown := sorted(set(compute) - {*COMPUTE, *LIMITS, "libraries"}):
+    if unknown := sorted(set(compute) - {*COMPUTE, "libraries", "timeout_seconds"}):
         raise SettingError(f"PDM_DATABRICKS_COMPUTE={file}: unknown: {', '.join(unknown)}")
     try:
         known = jobs.SubmitTask.from_dict(compute).as_dict()

@@ -73,14 +73,15 @@ class SparkEngine(PySparkResource):
     def for_many_rows(self) -> Iterator[None]:
         """What reads many rows in a run that was expected to read few, such as a training."""
         conf = self.spark_session.conf
-        before = {name: str(conf.get(name)) for name in FEW_ROWS} if self._few_rows else {}
-        for name in before:
-            conf.unset(name)
+        assert self._shared is not None
+        changed = self._shared.changed
+        for name, (usual, _) in changed.items():  # unset, a name would have Spark's own default and not the server's
+            conf.set(name, usual)
         try:
             yield
         finally:
-            for name, value in before.items():
-                conf.set(name, value)
+            for name, (_, for_few) in changed.items():
+                conf.set(name, for_few)
 
     @property
     def engine(self) -> Engine:
@@ -96,7 +97,7 @@ class SparkEngine(PySparkResource):
         """
         if self._shared is None:
             address = self._address if self.mode == "remote" else None
-            self._shared = _Shared.join((self.model_dump_json(), address), self._open)
+            self._shared = _Shared.join((self.model_dump_json(), address), self._open, self._for_few)
         return self._shared.session
 
     def close(self) -> None:
@@ -106,8 +107,10 @@ class SparkEngine(PySparkResource):
             self._shared = None
 
     @property
-    def _of_size(self) -> dict[str, str]:
-        return {**FEW_ROWS, "spark.sql.shuffle.partitions": str(self.cores)} if self._few_rows else {}
+    def _for_few(self) -> dict[str, str]:
+        """What a session of few rows is opened with, besides; nothing for others, and nothing that was configured."""
+        wanted = {**FEW_ROWS, "spark.sql.shuffle.partitions": str(self.cores)} if self._few_rows else {}
+        return {name: value for name, value in wanted.items() if name not in self.spark_config}
 
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
         builder = SparkSession.builder
@@ -127,8 +130,6 @@ class SparkEngine(PySparkResource):
             session = builder.getOrCreate()
             held.callback(session.stop)
             jars_are_fetched()
-            for name, value in self._of_size.items():
-                session.conf.set(name, value)
             return session
         if self.mode == "remote":
             assert self._address is not None  # settings refuse the mode without it
@@ -141,7 +142,7 @@ class SparkEngine(PySparkResource):
         session = builder.remote(address).create()
         session.client.set_retry_policies([policy])
         try:
-            for name, value in {**UTC, **self._of_size, **self.spark_config}.items():
+            for name, value in {**UTC, **self.spark_config}.items():
                 session.conf.set(name, value)
         except Exception as error:
             session.client.set_retry_policies([])
@@ -175,16 +176,24 @@ class _Shared:
 
     _all: ClassVar[dict[Hashable, "_Shared"]] = {}
 
-    def __init__(self, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> None:
+    def __init__(
+        self, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession], for_few: dict[str, str]
+    ) -> None:
         self.key, self.holders = key, 0
+        self.changed: dict[str, tuple[str, str]] = {}  # what the session had of itself, and what it has instead
         with contextlib.ExitStack() as held:
             self.session = open_session(held)
+            for name, value in for_few.items():
+                self.changed[name] = str(self.session.conf.get(name)), value
+                self.session.conf.set(name, value)
             self.held = held.pop_all()
 
     @classmethod
-    def join(cls, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> "_Shared":
+    def join(
+        cls, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession], for_few: dict[str, str]
+    ) -> "_Shared":
         if key not in cls._all:
-            cls._all[key] = cls(key, open_session)
+            cls._all[key] = cls(key, open_session, for_few)
         shared = cls._all[key]
         shared.holders += 1
         return shared

@@ -19,6 +19,7 @@ from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests import builders
+from pdm_assets_tests.chaos.supervised import PARTS
 from pdm_assets_tests.chaos.trials import check_logs
 from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform, platform
 from pdm_assets_tests.journeys.history import END, FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
@@ -191,10 +192,10 @@ def test_a_backfill_whose_engine_and_process_are_killed_gets_through_by_itself(i
 
 
 def worker_of(data: Path) -> psutil.Process:
-    """The process of the platform's one run."""
+    """The process of the platform's run; of one that has failed and one that has begun, the latter's."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "spawn_main" in " ".join(process.cmdline()) and process.environ().get("PDM_DATA") == str(data):
+            if PARTS["run worker"] in " ".join(process.cmdline()) and process.environ().get("PDM_DATA") == str(data):
                 found.append(process)
-    return found[0]
+    return max(found, key=psutil.Process.create_time)

@@ -31,11 +31,28 @@ def test_the_session_of_a_run_of_few_rows(engine, spark):
         assert conf.get("spark.sql.shuffle.partitions") == str(few.cores)
         with few.for_many_rows():
             assert {name: conf.get(name) for name in FEW_ROWS} == defaults
+            assert conf.get("spark.sql.shuffle.partitions") == usual.spark_session.conf.get("spark.sql.shuffle.partitions")
         assert {name: conf.get(name) for name in FEW_ROWS} == FEW_ROWS
         assert all(value.lower() != defaults[name].lower() for name, value in FEW_ROWS.items())
     finally:
         usual.close()
         few.close()
+
+
+def test_what_was_configured_stays_and_a_session_that_was_open_is_left_as_it_was(engine, spark):
+    configured = {"spark.sql.codegen.wholeStage": "false"}
+    mine = SparkEngine(**{**engine.model_dump(), "idle_minutes": 103, "spark_config": configured})
+    mine.expect(few_rows=True)
+    was_open = {name: spark.conf.get(name) for name in FEW_ROWS}
+    try:
+        with mine.for_many_rows(), engine.for_many_rows():
+            assert mine.spark_session.conf.get("spark.sql.codegen.wholeStage") == "false"
+            assert mine.spark_session.conf.get("spark.sql.adaptive.enabled") == "true"
+            assert {name: spark.conf.get(name) for name in FEW_ROWS} == was_open
+        assert mine.spark_session.conf.get("spark.sql.adaptive.enabled") == "false"
+        assert {name: spark.conf.get(name) for name in FEW_ROWS} == was_open
+    finally:
+        mine.close()
 
 
 def test_a_cluster_keeps_its_own_settings(engine):
