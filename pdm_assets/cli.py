@@ -423,14 +423,15 @@ def show_quarantine(
 def release_quarantine(table: "Table", corrected: Path) -> None:
     """Land the rows of CORRECTED, which `show --csv` wrote, if every one is acceptable now; a row is released once."""
     from pdm_assets.resources.engine import EngineError
-    from pdm_assets.resources.landing import LandingError, LandingZone
+    from pdm_assets.resources.landing import LandingError
+    from pdm_assets.resources.landing_zone import Landing
+    from pdm_assets.resources.object_store import StoreError
     from pdm_assets.resources.release import ReleaseError, release
 
-    settings, lake = _settings(), _lake()
-    zone = LandingZone(settings.landing_root.absolute(), (settings.data / "staging").absolute(), settings.first_day)
+    zone, lake = Landing.of(_settings()).zone, _lake()
     try:
         done = release(zone, lake, table, corrected, f"user {_user()}", dt.datetime.now(dt.UTC))
-    except (ReleaseError, LandingError, EngineError) as error:
+    except (ReleaseError, LandingError, StoreError, EngineError) as error:
         raise click.ClickException(str(error)) from error
     for path in done.landed:
         click.echo(f"landed {path}")

@@ -30,6 +30,7 @@ HYPERPARAMETERS: Mapping[ModelType, Mapping[str, int | float | str | bool]] = {
 }
 
 
+STORES = ("s3a", "abfss", "gs")  # schemes of object stores that Spark and deltalake both know
 # Tried, each in a data root: Delta's readers miss the files of a table, Spark ML misses models, or what is written goes astray.
 ILL_IN_PATHS = re.compile(r"[%\\*?\[\]{},\x00-\x1f\x7f]")
 
@@ -47,6 +48,14 @@ class Settings:
     """The settings of one process. A field `x_y` is the environment variable `PDM_X_Y`."""
 
     data: Path = _setting(Path("data"), "data root: landing/, lake/, models/ and the engine's state live in it")
+    landing: str | None = _setting(
+        None,
+        "object store that files land in, such as s3://bucket/landing with a folder a raw table: they are copied to landing/ "
+        "of the data root as they come; none: they land there themselves",
+    )
+    lake: str | None = _setting(
+        None, "object store that the tables are on, such as s3a://bucket/lake; none: lake/ of the data root"
+    )
     first_day: dt.date = _setting(dt.date(2014, 1, 1), "first day partition (UTC)")
     last_day: dt.date | None = _setting(
         None, "last day partition; until it has come, and without it, the running day is the last"
@@ -103,6 +112,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values no part of the platform could work with."""
         self._check_lengths()
+        self._check_stores()
         if min(self.cost_false_visit, self.cost_planned_repair) <= 0 or self.cost_missed_failure <= self.cost_planned_repair:
             raise SettingError(
                 f"PDM_COST_MISSED_FAILURE={self.cost_missed_failure} must be more than PDM_COST_PLANNED_REPAIR="
@@ -145,6 +155,14 @@ class Settings:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
             raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")
 
+    def _check_stores(self) -> None:
+        if self.lake is not None and not re.fullmatch(rf"({'|'.join(STORES)})://[\w.@-]+(/[\w.=-]+)*", self.lake):
+            raise SettingError(f"PDM_LAKE={self.lake!r}: take an address such as s3a://bucket/lake ({', '.join(STORES)})")
+        if self.lake is not None and self.catalog is not None:
+            raise SettingError("PDM_LAKE and PDM_CATALOG: set one of them, for a catalog knows where its tables are")
+        if self.landing is not None and not re.fullmatch(r"[a-z][a-z0-9+]*://[^?#\s]+", self.landing):
+            raise SettingError(f"PDM_LANDING={self.landing!r}: take an address such as s3://bucket/landing")
+
     def _check_lengths(self) -> None:
         if self.cadence_hours not in (1, 3, 6, 12, 24):
             raise SettingError(f"PDM_CADENCE_HOURS={self.cadence_hours}: take 1, 3, 6, 12 or 24")
@@ -185,9 +203,14 @@ class Settings:
         return self.data / "landing"
 
     @property
-    def lake_root(self) -> Path:
-        """The Delta tables: lake/<group>/<name>."""
-        return self.data / "lake"
+    def lake_root(self) -> str:
+        """The Delta tables: <group>/<name> below it; a folder or an address."""
+        return self.lake or str((self.data / "lake").absolute())
+
+    @property
+    def store(self) -> str:
+        """The scheme of the store that the tables are on."""
+        return "file" if self.lake is None else self.lake.split("://")[0]
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

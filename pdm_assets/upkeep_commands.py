@@ -31,10 +31,11 @@ def _said_plainly() -> Iterator[None]:
     from pdm_assets.resources.engine import EngineError
     from pdm_assets.resources.hold import LakeHeld
     from pdm_assets.resources.lake import LakeError
+    from pdm_assets.resources.object_store import StoreError
 
     try:
         yield
-    except (BackupError, EngineError, LakeError, LakeHeld) as error:
+    except (BackupError, EngineError, LakeError, LakeHeld, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -149,12 +150,16 @@ def backup(target: Path, wait: float) -> None:
     """Put the data root into the archive TARGET (.tar.gz), or into a new one in the folder TARGET; runs wait meanwhile."""
     from pdm_assets.resources.backup import MADE_ANEW, back_up
 
-    data = settings().data
+    of = settings()
     with _said_plainly():
-        archive, entries = back_up(data, target, wait)
+        archive, entries = back_up(of.data, target, wait)
     size = sum(entry.size for entry in entries)
     click.echo(f"{archive}: {len(entries)} files, {size:,} bytes, packed {archive.stat().st_size:,}")
     click.echo(f"left out, for they are made anew: {', '.join(MADE_ANEW)}")
+    if of.lake is not None:
+        click.echo(
+            f"left out, for they are not in the data root: the tables in {of.lake}. Back them up by the store's own means"
+        )
 
 
 @click.command("restore-backup")

@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import psutil
 
+from pdm_assets.resources.object_store import s3_endpoint
 from pdm_assets.settings import Settings
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
@@ -37,6 +38,19 @@ DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # days in one table. This file system does it in Java.
 LOCAL_FILES_PACKAGE = "com.globalmentor:hadoop-bare-naked-local-fs:0.1.0"
 LOCAL_FILES_CLASS = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
+# What Spark needs to read and write an object store, by the scheme of its addresses, of the release that pyspark's Hadoop is.
+# Hadoop names the whole of the AWS SDK, 690 MB; these are the parts that it uses.
+AWS_SDK = "software.amazon.awssdk:{}:2.35.4"
+STORE_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "file": (),
+    "s3a": (
+        "org.apache.hadoop:hadoop-aws:3.5.0",
+        *(AWS_SDK.format(part) for part in ("s3", "s3-transfer-manager", "sts", "apache-client", "netty-nio-client")),
+    ),
+    "abfss": ("org.apache.hadoop:hadoop-azure:3.5.0",),
+    "gs": ("org.apache.hadoop:hadoop-gcp:3.5.0",),
+}
+LEFT_OUT = ("software.amazon.awssdk:bundle", "org.apache.hadoop:hadoop-client-api", "org.apache.hadoop:hadoop-client-runtime")
 SERVER_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 START_TIMEOUT_S = 180  # the first start downloads 87 MB of jars
 PING_TIMEOUT_S = 60  # an engine that doesn't say its version in this time is hung, not busy
@@ -72,11 +86,12 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Sizing:
-    """How large the engine is and how long it waits for work."""
+    """How large the engine is, how long it waits for work and on what kind of store the tables are."""
 
     cores: int
     memory_mb: int
     idle_minutes: float
+    store: str = "file"
 
     @classmethod
     def of(cls, settings: Settings) -> "Sizing":
@@ -86,11 +101,12 @@ class Sizing:
             cores=settings.spark_cores or os.cpu_count() or 1,
             memory_mb=settings.spark_memory_mb or min(4096, max(1024, quarter)),
             idle_minutes=settings.spark_idle_minutes,
+            store=settings.store,
         )
 
 
-def delta_conf(cores: int, folder: Path) -> dict[str, str]:
-    """Spark settings of every local session, engine or classic."""
+def delta_conf(cores: int, folder: Path, store: str = "file") -> dict[str, str]:
+    """Spark settings of every local session, engine or classic, with tables on a store of that scheme."""
     return {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -109,21 +125,42 @@ def delta_conf(cores: int, folder: Path) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "tmp"),
-        **_jars(),
+        **_jars(store),
+        **(s3_conf(os.environ) if store == "s3a" else {}),
     }
 
 
-def _jar_cache() -> Path:
+def s3_conf(environ: Mapping[str, str]) -> dict[str, str]:
+    """Spark settings for S3, from the variables that other clients of AWS read by themselves, as it does credentials."""
+    conf = {
+        # S3 has no rename: commits are safe because one driver makes them all, the engine.
+        "spark.delta.logStore.s3a.impl": "io.delta.storage.S3SingleDriverLogStore",
+        "spark.hadoop.fs.s3a.path.style.access": "false",
+    }
+    if endpoint := s3_endpoint(environ):
+        # Of a store of one's own: it has no name of its own for each bucket.
+        conf |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
+    if region := environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"):
+        conf["spark.hadoop.fs.s3a.endpoint.region"] = region
+    return conf
+
+
+def _jar_cache(store: str = "file") -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    versions = (package.rsplit(":", 1)[1] for package in (DELTA_PACKAGE, LOCAL_FILES_PACKAGE))
-    return Path(cache) / "pdm-assets" / "-".join(("jars", *versions))
+    versions = [package.rsplit(":", 1)[1] for package in (DELTA_PACKAGE, LOCAL_FILES_PACKAGE)]
+    of_store = [store, *sorted({package.rsplit(":", 1)[1] for package in STORE_PACKAGES[store]})] if store != "file" else []
+    return Path(cache) / "pdm-assets" / "-".join(("jars", *versions, *of_store))
 
 
-def _jars() -> dict[str, str]:
+def _jars(store: str) -> dict[str, str]:
     """Jars that were fetched once are named as files: no resolver, no network, two seconds less a start."""
-    if not (_jar_cache() / "complete").exists():
-        return {"spark.jars.packages": f"{DELTA_PACKAGE},{LOCAL_FILES_PACKAGE}", "spark.jars.ivy": str(_jar_cache())}
-    jars = sorted(map(str, (_jar_cache() / "jars").glob("*.jar")))
+    if not (_jar_cache(store) / "complete").exists():
+        return {
+            "spark.jars.packages": ",".join((DELTA_PACKAGE, LOCAL_FILES_PACKAGE, *STORE_PACKAGES[store])),
+            "spark.jars.excludes": ",".join(LEFT_OUT),
+            "spark.jars.ivy": str(_jar_cache(store)),
+        }
+    jars = sorted(map(str, (_jar_cache(store) / "jars").glob("*.jar")))
     local_files = [jar for jar in jars if LOCAL_FILES_PACKAGE.split(":")[1] in jar]
     return {
         "spark.jars": ",".join(jar for jar in jars if jar not in local_files),
@@ -134,10 +171,10 @@ def _jars() -> dict[str, str]:
     }
 
 
-def jars_are_fetched() -> None:
+def jars_are_fetched(store: str = "file") -> None:
     """Remember that a session started with all the jars in the cache."""
-    if any((_jar_cache() / "jars").glob("io.delta_delta-spark*.jar")):
-        (_jar_cache() / "complete").touch()
+    if any((_jar_cache(store) / "jars").glob("io.delta_delta-spark*.jar")):
+        (_jar_cache(store) / "complete").touch()
 
 
 class Engine:
@@ -271,8 +308,9 @@ class Engine:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         if any("unresolved dependency" in line or "UNRESOLVED DEPENDENCIES" in line for line in lines):
             return (
-                f"Its Delta jars are not in {_jar_cache()} yet, and Maven Central, where they are fetched once, can not be "
-                f"reached: see to network and proxy, or copy that folder from a machine that has it. Its log is {self.log}"
+                f"Its Delta jars are not in {_jar_cache(self.sizing.store)} yet, and Maven Central, where they are fetched "
+                "once, can not be reached: see to network and proxy, or copy that folder from a machine that has it. "
+                f"Its log is {self.log}"
             )
         return "\n".join([f"Last lines of {self.log}:", *lines[-LOG_TAIL_LINES:]])
 
@@ -375,7 +413,7 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
                 time.sleep(0.05)
             if stopping or jvm.poll() is not None:
                 return
-            jars_are_fetched()
+            jars_are_fetched(sizing.store)
             info = EngineInfo(port, token, os.getpid(), jvm.pid, sizing.memory_mb, sizing.cores)
             _write_private(folder / "engine.json", json.dumps(dataclasses.asdict(info)))
             last_used = time.monotonic()
@@ -431,7 +469,7 @@ def _launch(folder: Path, sizing: Sizing, port: int, token: str, writer_lock: in
     home = Path(spec.origin).parent
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     conf = {
-        **delta_conf(sizing.cores, folder),
+        **delta_conf(sizing.cores, folder, sizing.store),
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(port),
     }

@@ -13,6 +13,7 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
 from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
+from pdm_assets.resources.object_store import StoreError
 from pdm_assets.resources.run_launcher import wait_for_code_server, will_be_tried_again
 
 TRIED_AGAIN = RETRY_ON_ASSET_OR_OP_FAILURE_TAG
@@ -42,6 +43,7 @@ NO_MEMORY = Fault(
 )
 ENDING = Fault("the Spark engine was being ended while it was in use: it was stopped or killed", passes=True)
 LOST = Fault("an executor of the Spark cluster was lost, and with it what it held", passes=True)
+AWAY = Fault("the object store did not answer, or lets us not in: see to network, endpoint and credentials", passes=True)
 BY_NUMBER = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
@@ -57,6 +59,10 @@ BY_TEXT = {
     "Read-only file system": READ_ONLY,
     "Permission denied": DENIED,
     "Input/output error": DEFECT,
+    "Generic S3 error": AWAY,
+    "Generic MicrosoftAzure error": AWAY,
+    "Generic GCS error": AWAY,
+    "Unable to execute HTTP request": AWAY,
     "stopped SparkContext": ENDING,
     "SparkContext was shut down": ENDING,
     "Checkpoint block": LOST,
@@ -71,7 +77,7 @@ def fault_in(error: BaseException | None) -> Fault | None:
     for each in _chain(error):
         if isinstance(each, EngineOutOfMemory):
             return Fault(str(each), passes=False)
-        if isinstance(each, EngineError | LakeGone | LakeHeld | JobFault):
+        if isinstance(each, EngineError | LakeGone | LakeHeld | JobFault | StoreError):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

@@ -31,6 +31,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pdm_assets.resources.hold import held
+from pdm_assets.resources.object_store import deltalake_options, file_system
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.features import COMPONENT_RISK
 from pdm_assets.schemas.raw import MACHINES, TELEMETRY
@@ -90,7 +91,7 @@ class Lake(dg.ConfigurableResource):
         """The lake that the settings describe."""
         return cls(
             spark=spark,
-            root=str(settings.lake_root.absolute()),
+            root=settings.lake_root,
             catalog=settings.catalog,
             schema_name=settings.schema,
             keep_days=settings.keep_days,
@@ -148,21 +149,28 @@ class Lake(dg.ConfigurableResource):
                 self._held = held_so_far.pop_all()
 
     def held_by(self, who: str, where: str = "") -> AbstractContextManager[None]:
-        """Keep the runs of all Dagster instances from writing a lake on disk that do not go by this name.
+        """Keep the runs of all Dagster instances from writing a lake that do not go by this name.
+
+        The lock is a file of the data root: of a lake in an object store it keeps only those who share that root.
 
         Raises:
             LakeHeld: if one does.
         """
-        if self._on_disk is None:
+        if self.catalog:
             return nullcontext()
-        self._on_disk.parent.mkdir(parents=True, exist_ok=True)
-        return held(self._on_disk.with_name(f".{self._on_disk.name}.held.lock"), who, where)
+        data = self._on_disk.parent if self._on_disk is not None else Path(self.spark.data)
+        data.mkdir(parents=True, exist_ok=True)
+        return held(data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.held.lock", who, where)
 
     def location(self, table: Table) -> str:
         """Folder or URI of a table, or its catalog name."""
         if self.catalog:
             return f"{self.catalog}.{self.schema_name}.{table.group}_{table.name}"
         return f"{self.root}/{table.key}"
+
+    def files(self, table: Table) -> tuple[Any, str]:
+        """Fsspec's file system that the table's files are on, and their folder there."""
+        return file_system(self.location(table))
 
     def sql_name(self, table: Table) -> str:
         """The table's name, quoted for SQL."""
@@ -330,12 +338,14 @@ class Lake(dg.ConfigurableResource):
 
     def tables(self) -> list[Table]:
         """The tables that were created: those declared, and the results that score_range wrote."""
-        results = [] if self.catalog else sorted(path.name for path in Path(self.root, "results").glob("*"))
+        results = [] if self.catalog else _names_below(f"{self.root}/results")
         known = [*TABLES.values(), *(replace(COMPONENT_RISK, key=f"results/{name}") for name in results)]
         return [table for table in known if self.exists(table)]
 
     def _clear_abandoned_creation(self, table: Table) -> None:
         """Remove what a creation left that was killed before its commit, and nothing that another may be writing just now."""
+        if self._on_disk is None:
+            return  # an object store has a commit whole or not at all
         folder = Path(self.location(table))
         files = [path for path in folder.rglob("*") if not path.is_dir()]
         if foreign := [path for path in files if path.parent.name != "_delta_log" or not path.name.startswith(".")]:
@@ -383,7 +393,7 @@ class Lake(dg.ConfigurableResource):
         """Whether the table was created."""
         if self.catalog:
             return self.spark.spark_session.catalog.tableExists(self.sql_name(table))
-        return DeltaTable.is_deltatable(self.location(table))
+        return DeltaTable.is_deltatable(self.location(table), storage_options=deltalake_options())
 
     def delta(self, table: Table) -> DeltaTable:
         """The table for reading without Spark.
@@ -396,7 +406,7 @@ class Lake(dg.ConfigurableResource):
             if (opened := self._opened.get(location)) is not None:
                 opened.update_incremental()
                 return opened
-            opened = DeltaTable(location)
+            opened = DeltaTable(location, storage_options=deltalake_options())
             if self._instance is not None:  # a run asks some tables twenty times; a log read anew takes longer than its news
                 self._opened[location] = opened
             return opened
@@ -478,6 +488,11 @@ class Lake(dg.ConfigurableResource):
         partitions = [(DATE, ">=", start.isoformat())] if start else []
         partitions += [(DATE, "<", end.isoformat())] if end else []
         return self.delta(table).to_pyarrow_dataset(file_pruning_predicate=partitions or None)
+
+
+def _names_below(folder: str) -> list[str]:
+    files, root = file_system(folder)
+    return sorted(path.rsplit("/", 1)[1] for path in (files.ls(root, detail=False) if files.isdir(root) else []))
 
 
 def known_until(lake: Lake, now: dt.datetime) -> dt.datetime:

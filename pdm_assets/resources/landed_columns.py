@@ -13,6 +13,7 @@ from pdm_assets.schemas.raw import FILE_COLUMNS, FILE_STEMS, RAW_TABLES
 from pdm_assets.schemas.table import Table
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
+UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
 HEADER_BYTES = 64 * 1024
 LONGEST_HEADER = 500  # characters of wrong column names that an error quotes
 BOMB_RATIO, BOMB_FROM_BYTES = 200, 64 << 20  # telemetry that never changes unpacks to some 30 times its size

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pdm_assets.resources.landed_columns import (
     FORMATS,
+    UNFINISHED,
     LandingError,
     columns_of,
     format_of,
@@ -26,15 +27,14 @@ from pdm_assets.resources.landed_columns import (
     table_of,
 )
 from pdm_assets.resources.landed_table import LandedTable
-from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, locked
+from pdm_assets.resources.landing_mirror import LandingMirror
+from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, folder_of, locked
 from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
-from pdm_assets.schemas.table import Table
 
-__all__ = ["LandingError", "LandingZone", "StagedFile", "land"]
+__all__ = ["LandingError", "LandingZone", "StagedFile", "folder_of", "land"]
 
 SETTLED_SECONDS = 1.0
 COPY_BYTES = 1 << 20
-UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart")
 TABLES = {table.key: table for table in RAW_TABLES}
 
 
@@ -83,18 +83,6 @@ def land(source: Path, landing_root: Path) -> list[Path]:
     return landed
 
 
-def folder_of(table: Table, landing_root: Path) -> Path:
-    """Where the files of a table land.
-
-    Raises:
-        LandingError: if it is a link. The root may be one: it is the platform's, its folders may be given to those who land.
-    """
-    folder = landing_root / table.name
-    if folder.is_symlink():
-        raise LandingError(f"{folder} is a link: nothing is read or written through it. Make it a folder, or mount one there")
-    return folder
-
-
 def appear(copy: Path, final: Path) -> None:
     """Land a copy that lies hidden in the folder: whole and at once, with the present time."""
     os.utime(copy)
@@ -115,12 +103,15 @@ def free_name(copy: Path, name: str) -> Path | None:
 class LandingZone:
     """The landed files of all raw tables, below `landing_root/<table name>/`, and their rows.
 
+    With a mirror, what lies in its object store is copied there before each look.
+
     Rows of days before the first day partition belong to it: history of maintenance that the plant brings
     along, and of the other tables rows with a problem. Rows of days that are no partition yet are there once
     one asks for these days.
     """
 
-    def __init__(self, landing_root: Path, staging_root: Path, first_day: dt.date) -> None:
+    def __init__(self, landing_root: Path, staging_root: Path, first_day: dt.date, mirror: LandingMirror | None = None) -> None:
+        self.mirror = mirror
         self.landing_root = landing_root
         self.staging_root = staging_root
         self.first_day = first_day
@@ -156,9 +147,9 @@ class LandingZone:
         Hidden names and those of unfinished files are left out.
         """
         folder = folder_of(TABLES[table_key], self.landing_root)
+        found = {} if self.mirror is None else self.mirror.passed_over(TABLES[table_key])
         if not folder.is_dir():
-            return {}
-        found = {}
+            return found
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
@@ -175,7 +166,13 @@ class LandingZone:
         return dict(sorted(found.items()))
 
     def staged(self, table_key: str) -> list[StagedFile]:
-        """What is in the settled files, refused ones too, in the order they landed. New ones are staged."""
+        """What is in the settled files, refused ones too, in the order they landed. New ones are staged.
+
+        Raises:
+            StoreError: if files land in an object store that can't be asked.
+        """
+        if self.mirror is not None:
+            self.mirror.bring(TABLES[table_key])
         return self._staging[table_key].of(self.files(table_key))
 
     def look(self, table_key: str, *more: StagedFile) -> LandedTable:

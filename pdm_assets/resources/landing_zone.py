@@ -12,6 +12,8 @@ from pathlib import Path
 import dagster as dg
 
 from pdm_assets.resources.landing import LandingError, LandingZone
+from pdm_assets.resources.landing_mirror import LandingMirror
+from pdm_assets.resources.object_store import StoreError
 from pdm_assets.schemas.raw import RAW_TABLES
 from pdm_assets.settings import Settings
 
@@ -24,6 +26,7 @@ class Landing(dg.ConfigurableResource):
     root: str
     staging: str
     first_day: str
+    address: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Landing":
@@ -32,12 +35,13 @@ class Landing(dg.ConfigurableResource):
             root=str(settings.landing_root.absolute()),
             staging=str((settings.data / "staging").absolute()),
             first_day=settings.first_day.isoformat(),
+            address=settings.landing,
         )
 
     @property
     def zone(self) -> LandingZone:
         """The zone; one a process, for it remembers what it has read."""
-        return _zone(self.root, self.staging, self.first_day)
+        return _zone(self.root, self.staging, self.first_day, self.address)
 
     def stage_in_background(self) -> str | None:
         """Stage what is new, for at most 20 s; what it is busy with if that takes longer, to be asked again."""
@@ -62,13 +66,14 @@ class Landing(dg.ConfigurableResource):
 
 
 @functools.lru_cache(maxsize=4)
-def _zone(root: str, staging: str, first_day: str) -> LandingZone:
-    return LandingZone(Path(root), Path(staging), dt.date.fromisoformat(first_day))
+def _zone(root: str, staging: str, first_day: str, address: str | None) -> LandingZone:
+    mirror = None if address is None else LandingMirror(address, Path(root))
+    return LandingZone(Path(root), Path(staging), dt.date.fromisoformat(first_day), mirror)
 
 
 def _stage_all(zone: LandingZone) -> None:
     for table in RAW_TABLES:
-        with contextlib.suppress(LandingError):  # the tick that waits for this one asks too, and says it
+        with contextlib.suppress(LandingError, StoreError):  # the tick that waits for this one asks too, and says it
             zone.staged(table.key)
 
 

@@ -39,6 +39,7 @@ class SparkEngine(PySparkResource):
     cores: int = 1
     memory_mb: int = 1024
     idle_minutes: float = 20
+    store: str = "file"
 
     # No field: the UI shows fields, and an address may hold a token.
     _address: ClassVar[str | None] = None
@@ -56,6 +57,7 @@ class SparkEngine(PySparkResource):
             cores=sizing.cores,
             memory_mb=sizing.memory_mb,
             idle_minutes=settings.spark_idle_minutes,
+            store=sizing.store,
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -86,7 +88,7 @@ class SparkEngine(PySparkResource):
     @property
     def engine(self) -> Engine:
         """The local engine of this data root, running or not."""
-        return Engine(Path(self.data), Sizing(self.cores, self.memory_mb, self.idle_minutes))
+        return Engine(Path(self.data), Sizing(self.cores, self.memory_mb, self.idle_minutes, self.store))
 
     @property
     def spark_session(self) -> SparkSession:
@@ -122,14 +124,14 @@ class SparkEngine(PySparkResource):
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
             held.enter_context(the_only_writer(folder, "a classic Spark session"))
-            for name, value in {**delta_conf(self.cores, folder), **self.spark_config}.items():
+            for name, value in {**delta_conf(self.cores, folder, self.store), **self.spark_config}.items():
                 builder = builder.config(name, value)
             builder = builder.config("spark.driver.memory", f"{self.memory_mb}m")
             if "spark.master" not in self.spark_config:
                 builder = builder.master(f"local[{self.cores}]")
             session = builder.getOrCreate()
             held.callback(session.stop)
-            jars_are_fetched()
+            jars_are_fetched(self.store)
             return session
         if self.mode == "remote":
             assert self._address is not None  # settings refuse the mode without it

@@ -129,6 +129,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def folder_of(table: Table, landing_root: Path) -> Path:
+    """Where the files of a table land.
+
+    Raises:
+        LandingError: if it is a link. The root may be one: it is the platform's, its folders may be given to those who land.
+    """
+    folder = landing_root / table.name
+    if folder.is_symlink():
+        raise LandingError(f"{folder} is a link: nothing is read or written through it. Make it a folder, or mount one there")
+    return folder
+
+
 class Staging:
     """The staged files of one table, below `root`."""
 

@@ -6,14 +6,12 @@ names, and with it to all that came after: the features that scores say they wer
 """
 
 import datetime as dt
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pdm_assets.resources.lake import KEEP_FILES, Lake, LakeError, keeping
-from pdm_assets.resources.versions import files_of, times
+from pdm_assets.resources.versions import files_of, lying_there, times
 from pdm_assets.schemas.table import DATE, Table
 
 MOST_FILES = 4  # of a day, which is written as one, or of a table without days; above it they are made one
@@ -38,18 +36,18 @@ def tidy(lake: Lake, table: Table, named: Sequence[int], now: dt.datetime) -> Ti
     """Set the retention, compact what has many files, delete dead files; each only where there is something to do.
 
     Raises:
-        LakeError: if the tables are not below a local root: a catalog looks after its own.
+        LakeError: if the tables are in a catalog, which looks after its own.
     """
-    if lake.catalog or "://" in lake.root:
-        raise LakeError(f"{table.key} is not in a local lake: use the OPTIMIZE and VACUUM of its catalog or store")
+    if lake.catalog:
+        raise LakeError(f"{table.key} is in a catalog: use its OPTIMIZE and VACUUM")
     written = times(lake, table)
     days = _days_to_keep(lake.keep_days, [at for version, at in written.items() if version in named], now)
     if lake.properties(table).get(KEEP_FILES) != keeping(days)[KEEP_FILES]:
         lake.set_properties(table, keeping(days))
-    before = _lying_there(lake, table)
+    before = lying_there(lake, table)
     compacted = _compact(lake, table)
     _delete_dead_files(lake, table, now - dt.timedelta(days=days))
-    after = _lying_there(lake, table)
+    after = lying_there(lake, table)
     cutoff = now - dt.timedelta(days=days)
     oldest = max((version for version, at in written.items() if at <= cutoff), default=min(written))
     return Tidied(
@@ -59,7 +57,7 @@ def tidy(lake: Lake, table: Table, named: Sequence[int], now: dt.datetime) -> Ti
         oldest_at=written[oldest],
         files_before=len(before),
         files_after=len(after),
-        bytes_freed=sum(size for path, (size, _) in before.items() if path not in after),
+        bytes_freed=sum(size for name, (size, _) in before.items() if name not in after),
         compacted=compacted,
     )
 
@@ -70,19 +68,6 @@ def _days_to_keep(least: int, named_at: Sequence[dt.datetime], now: dt.datetime)
         return least
     age = (now - min(named_at)).days + 1
     return max(least, -(-(age + 8) // STEP_DAYS) * STEP_DAYS)
-
-
-def _lying_there(lake: Lake, table: Table) -> Mapping[Path, tuple[int, float]]:
-    """Size and time of every data file in the table's folder."""
-    found = {}
-    for folder, below, names in os.walk(lake.location(table)):
-        if "_delta_log" in below:
-            below.remove("_delta_log")
-        for name in names:
-            if name.endswith(".parquet"):
-                stat = (path := Path(folder) / name).stat()
-                found[path] = stat.st_size, stat.st_mtime
-    return found
 
 
 def _compact(lake: Lake, table: Table) -> int:
@@ -100,6 +85,6 @@ def _compact(lake: Lake, table: Table) -> int:
 def _delete_dead_files(lake: Lake, table: Table, cutoff: dt.datetime) -> None:
     """VACUUM, if a file is there that may go: each time it is two commits and a listing by Spark."""
     alive = files_of(lake.delta(table))
-    lying = _lying_there(lake, table)
-    if any(path not in alive and written < cutoff.timestamp() for path, (_, written) in lying.items()):
+    lying = lying_there(lake, table)
+    if any(name not in alive and written < cutoff.timestamp() for name, (_, written) in lying.items()):
         lake.spark.spark_session.sql(f"VACUUM {lake.sql_name(table)}")

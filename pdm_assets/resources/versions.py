@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +15,7 @@ from pyspark.sql import functions as F
 
 from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.object_store import changed_at, deltalake_options
 from pdm_assets.schemas.features import REGISTRY
 from pdm_assets.schemas.table import DATE, Table
 
@@ -52,22 +52,31 @@ def named_versions(store: ModelStore, keep_model_data_days: int | None, now: dt.
     return named
 
 
-def files_of(table: DeltaTable) -> dict[Path, int]:
-    """The files of a local table as it was loaded, with the size that the log says they have."""
-    root = Path(unquote(table.table_uri).removeprefix("file://"))
-    actions = table.get_add_actions(flatten=True)
-    names, sizes = actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist()
-    return {root / unquote(name): size for name, size in zip(names, sizes, strict=True)}
+def files_of(table: DeltaTable) -> set[str]:
+    """The files of a table as it was loaded, by their names below its folder."""
+    return {unquote(name) for name in table.get_add_actions(flatten=True).column("path").to_pylist()}
+
+
+def lying_there(lake: Lake, table: Table) -> dict[str, tuple[int, float]]:
+    """Size and time of every data file in the table's folder, dead or not, by its name below that."""
+    files, folder = lake.files(table)
+    found = files.find(folder, detail=True)
+    names = {path: path.removeprefix(f"{folder}/") for path in found if path.endswith(".parquet")}
+    return {
+        name: (found[path]["size"], changed_at(found[path]).timestamp())
+        for path, name in names.items()
+        if not name.startswith("_delta_log/")
+    }
 
 
 def unreadable(lake: Lake, table: Table, version: int) -> str | None:
     """Why a version can't be read any more; None if it can."""
     try:
-        at_version = DeltaTable(lake.location(table), version=version)
-        gone = [path for path in files_of(at_version) if not path.is_file()]
+        at_version = DeltaTable(lake.location(table), version=version, storage_options=deltalake_options())
+        gone = sorted(files_of(at_version) - lying_there(lake, table).keys())
     except (DeltaError, OSError) as error:
         return f"its log can't be read: {str(error).splitlines()[0]}"
-    return f"{len(gone)} of its files are gone, such as {gone[0].name}" if gone else None
+    return f"{len(gone)} of its files are gone, such as {gone[0].rsplit('/', 1)[-1]}" if gone else None
 
 
 def times(lake: Lake, table: Table) -> dict[int, dt.datetime]:

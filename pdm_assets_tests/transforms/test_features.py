@@ -78,6 +78,15 @@ def test_a_silent_machine_keeps_its_row(spark):
     assert rows[(2, "03 06")]["readings_36h"] == 11
 
 
+def test_a_machine_that_fell_silent_keeps_the_level_of_its_earlier_readings(spark):
+    # Far from zero for their spread, so centred before they are squared; machine 2 makes the observation time land.
+    readings = [(1, "2015-01-02 10:00", 1000.0), (1, "2015-01-02 11:00", 1002.0)]
+    readings += hourly(2, "2015-01-02 07:00", "2015-01-03 06:00")
+    row = observe(spark, readings, on=((1, "2015-01-03"), (2, "2015-01-03")))[(1, "03 06")]
+    assert (row["volt_mean_12h"], row["volt_mean_24h"]) == (None, 1001.0)
+    assert row["volt_std_24h"] == pytest.approx(2**0.5, rel=1e-14)
+
+
 def test_an_observation_whose_last_hour_has_not_landed_is_not_made(spark):
     rows = observe(spark, hourly(1, "2015-01-02 00:00", "2015-01-03 17:00"))
     assert set(rows) == {(1, "03 06")}

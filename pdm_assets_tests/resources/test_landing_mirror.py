@@ -1,0 +1,159 @@
+"""Files that land in an object store, on a real server that speaks S3."""
+
+import datetime as dt
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from s3fs import S3FileSystem
+
+from pdm_assets.resources.landing import LandingZone
+from pdm_assets.resources.landing_mirror import LandingMirror
+from pdm_assets.resources.object_store import StoreError, changed_at
+from pdm_assets.schemas.raw import ERRORS
+from pdm_assets_tests.s3 import BUCKET, s3_server
+
+HEADER = "datetime,machineID,errorID\n"
+ROW = "2015-01-01 06:00:00,1,error1\n"
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3")) as environ:
+        yield environ
+
+
+@dataclass
+class Store:
+    """The bucket, and the landing zone that is its mirror."""
+
+    client: object
+    prefix: str
+    root: Path
+
+    def put(self, name: str, text: str, table: str = "errors") -> None:
+        self.client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{table}/{name}", Body=text.encode())
+
+    def delete(self, name: str) -> None:
+        self.client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/errors/{name}")
+
+    def zone(self) -> LandingZone:
+        landing = self.root / "landing"
+        mirror = LandingMirror(f"s3://{BUCKET}/{self.prefix}", landing)
+        return LandingZone(landing, self.root / "staging", dt.date(2015, 1, 1), mirror)
+
+    def rows(self) -> dict[str, int]:
+        """Rows of each file as the landing zone has it, once the files have settled."""
+        zone = self.zone()
+        zone.staged(ERRORS.key)
+        time.sleep(1.1)
+        return {file.name: file.rows for file in zone.staged(ERRORS.key)}
+
+    def there(self) -> set[str]:
+        return {path.name for path in (self.root / "landing" / "errors").iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture
+def store(environ, monkeypatch, tmp_path, request):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    S3FileSystem.clear_instance_cache()  # they remember the server of before
+    yield Store(client, f"landing-{abs(hash(request.node.name))}", tmp_path)
+    client.close()
+
+
+def test_what_lands_there_is_taken_with_the_objects_time(store):
+    store.put("errors.csv", HEADER + ROW)
+    assert store.rows() == {"errors.csv": 1}
+    listed = store.client.list_objects_v2(Bucket=BUCKET, Prefix=store.prefix)["Contents"][0]
+    assert (store.root / "landing" / "errors" / "errors.csv").stat().st_mtime == listed["LastModified"].timestamp()
+
+
+def test_an_object_that_is_replaced_is_taken_again_and_one_that_goes_is_withdrawn(store):
+    store.put("a.csv", HEADER + ROW)
+    store.put("b.csv", HEADER + ROW)
+    assert store.rows() == {"a.csv": 1, "b.csv": 1}
+    store.put("a.csv", HEADER + ROW + ROW.replace("error1", "error2"))
+    store.delete("b.csv")
+    assert store.rows() == {"a.csv": 2}
+    assert store.there() == {"a.csv"}
+
+
+def test_nothing_is_fetched_twice(store, monkeypatch):
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    before = (store.root / "landing" / "errors" / "a.csv").stat().st_ino
+    store.put("b.csv", HEADER + ROW)
+    assert store.rows() == {"a.csv": 1, "b.csv": 1}
+    assert (store.root / "landing" / "errors" / "a.csv").stat().st_ino == before
+
+
+def test_names_that_can_not_be_copied_are_said_and_nothing_leaves_the_folder(store):
+    for name in ("notes.txt", "more/errors.csv", "x" * 300 + ".csv", ".hidden.csv", "half.csv.part"):
+        store.put(name, HEADER + ROW)
+    store.put("it's 100 % ü.csv", HEADER + ROW)
+    zone = store.zone()
+    zone.staged(ERRORS.key)
+    assert store.there() == {"it's 100 % ü.csv"}
+    assert zone.passed_over(ERRORS.key) == {
+        "notes.txt": "none of .csv, .csv.gz, .parquet",
+        "more": "a folder: put its files beside it",
+        "x" * 300 + ".csv": "its name is longer than 200 bytes",
+    }
+    assert {path.name for path in store.root.iterdir()} == {"landing", "staging"}
+    assert {path.name for path in (store.root / "landing").iterdir()} == {"errors"}
+
+
+def test_a_file_that_landed_here_stays_and_an_object_of_its_name_is_passed_over(store):
+    folder = store.root / "landing" / "errors"
+    folder.mkdir(parents=True)
+    (folder / "released-1.csv").write_text(HEADER + ROW)
+    store.put("released-1.csv", HEADER)
+    store.put("a.csv", HEADER + ROW)
+    zone = store.zone()
+    zone.staged(ERRORS.key)
+    assert store.there() == {"a.csv", "released-1.csv"}
+    assert (folder / "released-1.csv").read_text() == HEADER + ROW
+    assert zone.passed_over(ERRORS.key) == {"released-1.csv": "a file of that name has landed here: give the object another"}
+
+
+def test_a_store_that_has_lost_all_it_had_is_not_taken_for_an_empty_one(store):
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    store.delete("a.csv")
+    with pytest.raises(StoreError, match="has none of the 1 files that it had: see whether PDM_LANDING is right"):
+        store.zone().staged(ERRORS.key)
+    assert store.there() == {"a.csv"}
+
+
+def test_a_bucket_that_is_not_there_and_a_store_that_is_away_are_no_empty_ones(store, monkeypatch):
+    with pytest.raises(
+        StoreError, match="s3://no-such-bucket/landing/errors can't be listed: The specified bucket does not exist"
+    ):
+        LandingMirror("s3://no-such-bucket/landing/", store.root / "landing").bring(ERRORS)
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    S3FileSystem.clear_instance_cache()  # another process than the one that could reach it
+    with pytest.raises(StoreError, match=r"can't be listed: .*http://127\.0\.0\.1:9"):
+        store.zone().staged(ERRORS.key)
+    assert store.there() == {"a.csv"}
+
+
+def test_an_empty_place_is_no_error(store):
+    assert store.rows() == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "at"),
+    [
+        ({"mtime": 1420070400.5}, dt.datetime(2015, 1, 1, 0, 0, 0, 500_000, tzinfo=dt.UTC)),
+        ({"LastModified": dt.datetime(2015, 1, 1, tzinfo=dt.UTC)}, dt.datetime(2015, 1, 1, tzinfo=dt.UTC)),
+        ({"mtime": None, "updated": "2015-01-01T00:00:00.000Z"}, dt.datetime(2015, 1, 1, tzinfo=dt.UTC)),
+    ],
+)
+def test_times_of_listings_of_different_stores(info, at):
+    assert changed_at(info) == at
