@@ -1,4 +1,4 @@
-"""One Spark engine for the whole test session, on a data root of its own."""
+"""One Spark engine for the whole test session, on a data root of its own; the workers of a session share it."""
 
 import os
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ os.environ["TZ"] = "UTC"
 for name in [name for name in os.environ if name.startswith("PDM_")]:
     del os.environ[name]  # tests say their settings; the shell's must not leak in
 
+HAS_WORKERS = "PYTEST_XDIST_WORKER" in os.environ
+
 hypothesis_settings.register_profile("patient", deadline=None)  # a loaded machine is slow, not wrong
 hypothesis_settings.load_profile("patient")
 
@@ -24,12 +26,14 @@ from pdm_assets_tests.models.fleet import trained_tree
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if HAS_WORKERS:
+        return tmp_path_factory.getbasetemp().parent / "data-of-all-workers"
     return tmp_path_factory.mktemp("data")
 
 
 @contextmanager
 def engine_for_tests(data: Path) -> Iterator[SparkEngine]:
-    settings = Settings(data=data, spark_memory_mb=2048, spark_idle_minutes=1)
+    settings = Settings(data=data, spark_memory_mb=3072 if HAS_WORKERS else 2048, spark_idle_minutes=1)
     # The frames of tests are small: a task costs more than its rows, and compiling an expression more than evaluating it.
     # The journeys run as users do, on an engine of their own.
     config = {
@@ -40,7 +44,8 @@ def engine_for_tests(data: Path) -> Iterator[SparkEngine]:
     resource = SparkEngine(**{**SparkEngine.of(settings).model_dump(), "spark_config": config})
     yield resource
     resource.close()
-    resource.engine.stop()
+    if not HAS_WORKERS:  # else another may be using it: unused, it stops by itself
+        resource.engine.stop()
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,17 @@ def _jars(store: str) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def one_fetches(store: str = "file") -> Iterator[None]:
+    """Hold the cache of jars while a first session fetches them: two that resolve into one folder damage each other's files."""
+    if (_jar_cache(store) / "complete").exists():
+        yield
+        return
+    _jar_cache(store).mkdir(parents=True, exist_ok=True)
+    with _locked(_jar_cache(store) / ".lock", fcntl.LOCK_EX):
+        yield
+
+
 def jars_are_fetched(store: str = "file") -> None:
     """Remember that a session started with all the jars in the cache."""
     if any((_jar_cache(store) / "jars").glob("io.delta_delta-spark*.jar")):
@@ -407,13 +418,15 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
     signal.signal(signal.SIGINT, stop)
     with the_only_writer(folder, "the Spark engine") as writer, (folder / "lease.lock").open("a") as lease:
         port, token = _free_port(), secrets.token_urlsafe(24)
-        jvm = _launch(folder, sizing, port, token, writer.fileno())
-        try:
+        with one_fetches(sizing.store):
+            jvm = _launch(folder, sizing, port, token, writer.fileno())
             while not stopping and jvm.poll() is None and not _accepts(port):
                 time.sleep(0.05)
+            if not stopping and jvm.poll() is None:
+                jars_are_fetched(sizing.store)
+        try:
             if stopping or jvm.poll() is not None:
                 return
-            jars_are_fetched(sizing.store)
             info = EngineInfo(port, token, os.getpid(), jvm.pid, sizing.memory_mb, sizing.cores)
             _write_private(folder / "engine.json", json.dumps(dataclasses.asdict(info)))
             last_used = time.monotonic()

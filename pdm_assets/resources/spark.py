@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf, jars_are_fetched, the_only_writer
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf, jars_are_fetched, one_fetches, the_only_writer
 from pdm_assets.settings import Settings
 
 UTC = {"spark.sql.session.timeZone": "UTC"}
@@ -124,6 +124,8 @@ class SparkEngine(PySparkResource):
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
             held.enter_context(the_only_writer(folder, "a classic Spark session"))
+            fetching = held.enter_context(contextlib.ExitStack())
+            fetching.enter_context(one_fetches(self.store))
             for name, value in {**delta_conf(self.cores, folder, self.store), **self.spark_config}.items():
                 builder = builder.config(name, value)
             builder = builder.config("spark.driver.memory", f"{self.memory_mb}m")
@@ -132,6 +134,7 @@ class SparkEngine(PySparkResource):
             session = builder.getOrCreate()
             held.callback(session.stop)
             jars_are_fetched(self.store)
+            fetching.close()
             return session
         if self.mode == "remote":
             assert self._address is not None  # settings refuse the mode without it
