@@ -317,14 +317,24 @@ def _show_in_mlflow(store: "ModelStore") -> None:
 
 @models.command()
 @click.argument("version")
-@click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
-def export(version: str, archive: Path) -> None:
-    """Put a version, checked, into a zip ARCHIVE that another lake can import."""
-    from pdm_assets.resources.model_folder import pack
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["zip", "mlflow"]),
+    default="zip",
+    show_default=True,
+    help="an archive for another lake, or a new folder that MLflow serves and Spark scores with (docs/serving.md)",
+)
+def export(version: str, path: Path, form: str) -> None:
+    """Put a version, checked, into PATH: a zip archive that another lake can import, or a folder in MLflow's format."""
+    from pdm_assets.resources import mlflow_folder, model_folder
 
     with _said_plainly():
-        pack(_store().whole(version), archive)
-    click.echo(f"{archive}: {version}, {archive.stat().st_size:,} bytes")
+        write = model_folder.pack if form == "zip" else mlflow_folder.write
+        write(_store().whole(version), path)
+    size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    click.echo(f"{path}: {version}, {size:,} bytes")
 
 
 @models.command("import")
