@@ -39,7 +39,6 @@ from pdm_assets.assets.raw import EVENT_TABLES, REJECTED_SHARE
 from pdm_assets.automation import daily_scoring, landing_sensor, process_days
 from pdm_assets.automation.landing_sensor import UNDER_WAY
 from pdm_assets.models.windows import first_possible_cutoff
-from pdm_assets.partitions import day_partitions
 from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import Lake, LakeError, LakeGone
 from pdm_assets.resources.landing import LandingZone
@@ -408,21 +407,17 @@ def _files(look: Look) -> Said:
 
 def _landed(look: Look) -> Said:
     """Days whose newest file is younger than the day's tables, and files that nobody has read yet."""
-    first = max(look.settings.first_day, look.last_day - LOOK_BACK_DAYS * DAY)
-    days, end = day_partitions(look.settings), look.last_day + DAY
+    first, end = max(look.settings.first_day, look.last_day - LOOK_BACK_DAYS * DAY), look.last_day + DAY
+    unread = [file.mtime_ns / 1e9 for table in RAW_TABLES for file in look.zone.known(table.key)[1]]
     waiting: dict[dt.date, float] = {}
-    unread: list[float] = []
-    for key in EVENT_TABLES:
-        table = TABLES[key]
-        staged, unstaged = look.zone.known(key)
-        unread += [file.mtime_ns / 1e9 for file in unstaged]
+    for table in (TABLES[key] for key in EVENT_TABLES):
         written = [look.lake.written_at(each, first, end) for each in (table, quarantine_of(table))]
-        for file in staged:
-            for day in file.rows_by_day or ():
-                its = max(day, look.settings.first_day)
-                taken = max((at[its].timestamp() for at in written if its in at), default=0.0)
-                if first <= its < end and file.mtime_ns / 1e9 > taken and days.has_partition_key(its.isoformat()):
-                    waiting[its] = min(file.mtime_ns / 1e9, waiting.get(its, file.mtime_ns / 1e9))
+        for file in look.zone.known(table.key)[0]:
+            landed = file.mtime_ns / 1e9
+            for day in (max(day, look.settings.first_day) for day in file.rows_by_day or ()):
+                taken = max((at[day].timestamp() for at in written if day in at), default=0.0)
+                if first <= day < end and landed > taken:
+                    waiting[day] = min(landed, waiting.get(day, landed))
     oldest = min([*waiting.values(), *unread], default=None)
     age = max(0.0, look.now.timestamp() - oldest) if oldest is not None else 0.0
     metrics = [Metric("pdm_waiting_days", len(waiting), {}), Metric("pdm_waiting_seconds", age, {})]
@@ -533,8 +528,9 @@ def _engine(look: Look) -> Said:
         return Said(Level.CRITICAL, "the last Spark engine ran out of memory", todo, since, metrics)
     if engine.is_dead():
         since = _at((engine.folder / "engine.json").stat().st_mtime)
-        what = f"the Spark engine that was started {since:%Y-%m-%d %H:%M} was killed"
-        return Said(Level.WARN, what, f"the next run starts another; {engine.log} and the system's log say why", None, metrics)
+        what = f"the Spark engine that was started {since:%Y-%m-%d %H:%M} UTC ended without being stopped: it or the machine was killed"
+        todo = f"the next run starts another, `pdm-assets engine stop` forgets it; {engine.log} and the system's log say why"
+        return Said(Level.WARN, what, todo, None, metrics)
     return Said(Level.OK, "it runs" if info else "it is not needed at present", metrics=metrics)
 
 

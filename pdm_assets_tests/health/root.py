@@ -28,7 +28,7 @@ LANDED = NOW - dt.timedelta(hours=3)
 
 
 class DataRoot:
-    """All is well in it; each test makes one thing worse."""
+    """All is well in it, once it is filled; each test makes one thing worse in a copy of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,6 +38,9 @@ class DataRoot:
         self.origin = RemoteRepositoryOrigin(
             GrpcServerCodeLocationOrigin(host="localhost", port=4000, location_name="pdm_assets"), "__repository__"
         )
+
+    def fill(self) -> "DataRoot":
+        """Forty days that landed, were taken and scored by a model, and a Dagster that lives."""
         with self.instance() as instance:
             self.beat(instance)
             self.ticked(instance)
@@ -47,10 +50,11 @@ class DataRoot:
         self.table("features/observations", month)
         self.table("models/failure_model", month, model_version=MODEL)
         self.table("scores/component_risk", month)
-        unpack(root / "saved")
-        shutil.copytree(root / "saved" / "models", root / "models")
-        shutil.rmtree(root / "saved")
+        unpack(self.root / "saved")
+        shutil.copytree(self.root / "saved" / "models", self.root / "models")
+        shutil.rmtree(self.root / "saved")
         self.model(DUE - 10 * DAY)
+        return self
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(self.home))

@@ -36,9 +36,14 @@ OK, WARN, CRITICAL = Level
 PASSWORD = "s3cret-5UPPOSED"
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    return DataRoot(tmp_path_factory.mktemp("filled")).fill()
+
+
 @pytest.fixture
-def it(tmp_path):
-    (tmp_path / "data").mkdir()
+def it(filled, tmp_path):
+    shutil.copytree(filled.root, tmp_path / "data")
     return DataRoot(tmp_path / "data")
 
 
