@@ -192,7 +192,8 @@ def health(json_: bool, metrics: Path | None, web: str | None, backups: Path | N
     except click.ClickException as error:
         click.echo(f"CRITICAL: {error.message}")
         sys.exit(2)
-    from pdm_assets.health import as_json, lines, look_at, prometheus, worst
+    from pdm_assets.health.rules import look_at
+    from pdm_assets.health.told import as_json, lines, prometheus, worst
 
     now = dt.datetime.now(dt.UTC)
     home = Path(os.environ.get("DAGSTER_HOME") or of.data.absolute() / "dagster")

@@ -14,7 +14,8 @@ from dagster._daemon.types import DaemonHeartbeat
 from deltalake import write_deltalake
 
 from pdm_assets.demo import make_home
-from pdm_assets.health import SCORED_BY_HOUR, Said, look_at
+from pdm_assets.health.look import SCORED_BY_HOUR, Said
+from pdm_assets.health.rules import look_at
 from pdm_assets.resources.landing import LandingZone
 from pdm_assets.settings import Settings
 from pdm_assets_tests.plant import HEADERS

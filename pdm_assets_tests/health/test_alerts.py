@@ -6,7 +6,8 @@ import yaml
 
 from pdm_assets.definitions import defs
 from pdm_assets.demo import CHECKOUT
-from pdm_assets.health import METRICS, RULES
+from pdm_assets.health.look import METRICS
+from pdm_assets.health.rules import RULES
 from pdm_assets_tests.health.test_operations_page import PAGE, anchors
 
 MONITORING = CHECKOUT / "deploy" / "monitoring"

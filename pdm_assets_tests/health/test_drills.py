@@ -6,7 +6,8 @@ import dagster as dg
 import pytest
 
 from pdm_assets.demo import make_home
-from pdm_assets.health import Level, look_at
+from pdm_assets.health.look import Level
+from pdm_assets.health.rules import look_at
 from pdm_assets.settings import Settings
 from pdm_assets_tests.plant import Plant, failure
 

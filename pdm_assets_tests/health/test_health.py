@@ -26,8 +26,11 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
-from pdm_assets import cli, health
-from pdm_assets.health import METRICS, RULES, Level, look_at, prometheus
+from pdm_assets import cli
+from pdm_assets.health.look import METRICS, Level
+from pdm_assets.health.rules import RULES, look_at
+from pdm_assets.health.told import prometheus
+from pdm_assets.settings import Settings
 from pdm_assets_tests.health.root import DAY, DUE, FIRST, LANDED, NOW, DataRoot
 from pdm_assets_tests.upkeep.saved import MODEL
 
@@ -358,7 +361,7 @@ def test_a_disk_with_little_room_is_told_of(tmp_path):
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
-        settings = health.Settings(data=disk)
+        settings = Settings(data=disk)
         for kilobytes, level in ((1000, OK), (1800, WARN), (1996, CRITICAL)):
             (disk / "ballast").write_bytes(b"0" * 1024 * kilobytes)
             said = {each.rule: each.said for each in look_at(settings, disk / "dagster", NOW)}["disk"]

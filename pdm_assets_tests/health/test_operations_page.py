@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from pdm_assets import health
 from pdm_assets.assets.raw import REJECTED_SHARE
 from pdm_assets.definitions import defs
 from pdm_assets.demo import CHECKOUT
-from pdm_assets.health import METRICS, RULES
+from pdm_assets.health import look
+from pdm_assets.health.rules import RULES
 
 PAGE = (CHECKOUT / "docs" / "operations.md").read_text()
 TESTS = CHECKOUT / "pdm_assets_tests"
@@ -52,7 +52,7 @@ def test_every_check_and_metric_is_on_the_page():
     assert len(checks) > 5
     for name in checks:
         assert f"`{name}`" in PAGE.split("\n### Checks\n")[1].split("\n## ")[0], name
-    for name in set(METRICS) - {"pdm_health_time_seconds"}:
+    for name in set(look.METRICS) - {"pdm_health_time_seconds"}:
         assert f"`{name}`" in PAGE, name
 
 
@@ -73,10 +73,10 @@ def test_the_thresholds_on_the_page_are_those_of_the_rules(rule, limits):
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{rule}` |")]
     for limit in limits:
         assert limit in row, limit
-    assert (health.UNSCORED_DAYS, health.SCORED_BY_HOUR, health.LOOK_BACK_DAYS) == ((1, 2), 6, 30)
-    assert (health.UNDER_WAY_S, health.WAITING_S) == ((7200, 15300), (3600, 86400))
-    assert (health.DISK_FREE, health.BACKUP_DAYS, REJECTED_SHARE) == ((0.15, 0.05), (2, 8), 0.1)
-    assert (health.SILENT_DAEMON_S, health.SILENT_SENSOR_S) == (300, 600)
+    assert (look.UNSCORED_DAYS, look.SCORED_BY_HOUR, look.LOOK_BACK_DAYS) == ((1, 2), 6, 30)
+    assert (look.UNDER_WAY_S, look.WAITING_S) == ((7200, 15300), (3600, 86400))
+    assert (look.DISK_FREE, look.BACKUP_DAYS, REJECTED_SHARE) == ((0.15, 0.05), (2, 8), 0.1)
+    assert (look.SILENT_DAEMON_S, look.SILENT_SENSOR_S) == (300, 600)
 
 
 def test_every_rule_has_a_row():
