@@ -69,7 +69,7 @@ def daemon(look: Look) -> Said:
     if silent:
         since = min((beats[name] for name in silent if name in beats), default=None)
         what = f"no sign of life for {SILENT_DAEMON_S} s and more: {', '.join(silent)}"
-        return Said(Level.CRITICAL, what, todo, since and instant(since), metrics)
+        return Said(Level.CRITICAL, what, todo, None if since is None else instant(since), metrics)
     if troubled := sorted(name for name, status in found.items() if not status.healthy):
         return Said(Level.WARN, f"errors in the last loop: {', '.join(troubled)}", "its log has them", metrics=metrics)
     return Said(Level.OK, f"{len(needed)} daemons live", metrics=metrics)
@@ -163,7 +163,8 @@ def _makes_good(later: dg.DagsterRun, failed: dg.DagsterRun) -> bool:
     if days is None or not days[0] <= its[0] <= its[1] <= days[1]:
         return False
     if later.asset_selection:
-        return bool(failed.asset_selection) and failed.asset_selection <= later.asset_selection
+        its_assets = failed.asset_selection or frozenset()
+        return bool(its_assets) and its_assets <= later.asset_selection
     return later.job_name in ((failed.job_name, process_days.name) if failed.asset_selection else (failed.job_name,))
 
 

@@ -82,6 +82,7 @@ def test_where_all_is_well_every_rule_says_so_and_nothing_is_written_and_no_engi
 
 def test_of_a_data_root_that_is_empty_it_says_that_dagster_never_ran_and_leaves_it_empty(tmp_path, monkeypatch):
     monkeypatch.setenv("PDM_DATA", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     result = CliRunner().invoke(cli.main, ["health"])
     assert result.exit_code == 2
     assert result.output.startswith("CRITICAL: database, daemon, sensor")
