@@ -32,6 +32,7 @@ DISK_FREE = (0.15, 0.05)  # share of the disk of the data root
 BACKUP_DAYS = (2, 8)  # age of the newest
 LOOK_BACK_DAYS = 30  # in which days that are missing are looked for
 FAILED_WITHIN = DAY
+TRIED_AGAIN_S = 900  # a failed run that is about to be tried again for longer is not: what tries it is down, or gave it up
 RUNS_LOOKED_AT = 1000
 CHECKS_LOOKED_AT = 200  # evaluations of a failing check, for since when it fails
 WEB_PATIENCE_S = 10

@@ -30,6 +30,7 @@ from pdm_assets.health.look import (
     SAID,
     SILENT_DAEMON_S,
     SILENT_SENSOR_S,
+    TRIED_AGAIN_S,
     UNDER_WAY_S,
     WEB_PATIENCE_S,
     Level,
@@ -94,7 +95,7 @@ def sensor(look: Look) -> Said:
         what = f"the landing sensor has not ticked for {length(age)}"
         todo = "does the code location load (UI, Deployment)? Its log says why not; then start code server and daemon again"
         return Said(Level.CRITICAL, what, todo, since, metrics)
-    (tick,) = look.dagster.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) or [None]
+    tick = next(iter(look.dagster.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
     if tick is not None and tick.status == TickStatus.FAILURE:
         why = first_line(tick.error.message) if tick.error else "no reason is kept"
         what = f"the landing sensor's last tick failed: {why}"
@@ -138,7 +139,8 @@ def failed_runs(look: Look) -> Said:
     failed, again = [], []
     for record in latest.values():
         run = record.dagster_run
-        if (not run.is_finished and run.root_run_id is not None) or run.is_complete_and_waiting_to_retry:
+        waits = run.is_complete_and_waiting_to_retry and (look.now - _ended(record)).total_seconds() < TRIED_AGAIN_S
+        if waits or (not run.is_finished and run.root_run_id is not None):
             again.append(record)
         elif run.status == dg.DagsterRunStatus.FAILURE:
             later = [each.dagster_run for each in records if each.storage_id > record.storage_id]

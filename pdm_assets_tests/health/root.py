@@ -7,8 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
-from dagster._core.events import DagsterEvent, DagsterEventType
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.events import DagsterEvent, DagsterEventType, JobFailureData, RunFailureReason
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
 from dagster._daemon.types import DaemonHeartbeat
 from deltalake import write_deltalake
@@ -103,19 +108,20 @@ class DataRoot:
         known = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
         return instance.update_instigator_state(state) if known else instance.add_instigator_state(state)
 
-    def run(self, job: str, status: dg.DagsterRunStatus, day: dt.date | None = None, **more) -> str:
-        """A run that ended so, or is so; its id."""
+    def run(self, job: str, status: dg.DagsterRunStatus, day: dt.date | None = None, *, died: bool = False, **more) -> str:
+        """A run that is so, or ended so: of an error of its data, or because its process died; its id."""
         tags = {**({"dagster/partition": day.isoformat()} if day else {}), **more.pop("tags", {})}
-        run = dg.DagsterRun(job, status=dg.DagsterRunStatus.STARTED, tags=tags, **more)
+        ended = status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
+        origin = RemoteJobOrigin(self.origin, job)
+        begun = dg.DagsterRunStatus.STARTED if ended else status
+        run = dg.DagsterRun(job, status=begun, tags=tags, remote_job_origin=origin, **more)
+        kind = DagsterEventType.RUN_SUCCESS if status == dg.DagsterRunStatus.SUCCESS else DagsterEventType.RUN_FAILURE
+        reason = JobFailureData(None, RunFailureReason.RUN_EXCEPTION if died else RunFailureReason.STEP_FAILURE)
+        data = reason if kind == DagsterEventType.RUN_FAILURE else None
         with self.instance() as instance:
-            instance.add_run(
-                run if status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE) else run.with_status(status)
-            )
-            if status == dg.DagsterRunStatus.FAILURE:
-                instance.report_run_failed(run)
-            elif status == dg.DagsterRunStatus.SUCCESS:
-                done = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, job, message="done")
-                instance.report_dagster_event(done, run_id=run.run_id)
+            instance.add_run(run)
+            if ended:
+                instance.report_dagster_event(DagsterEvent(kind.value, job, event_specific_data=data), run_id=run.run_id)
         return run.run_id
 
     def checked(self, name: str, asset: str, passed: bool, severity: str = "ERROR", words: str | None = None) -> None:

@@ -44,29 +44,21 @@ def test_a_run_that_failed_for_want_of_a_machine_list_is_over_once_the_list_land
     assert levels(plant, "failed_runs", "landed", "checks") == [Level.OK] * 3
 
 
-def test_a_refused_file_is_over_once_it_landed_corrected_and_the_refused_one_is_deleted(plant):
+def test_a_refused_file_and_rows_in_quarantine_are_over_with_a_corrected_file_and_a_clean_day(plant):
     plant.land_fleet(1)
     plant.land("telemetry", "export.csv", f"{BEFORE} 00:00:00,1,170", header="datetime,machineID,voltage")
-    assert plant.run(BEFORE, tables="machines telemetry").success
-    files, checks = seen(plant, "files", "checks")
+    plant.land("errors", "errors.csv", f"{BEFORE} 05:00:00,1,error1", f"{BEFORE} 05:00:00,1,error9")
+    assert plant.run(BEFORE, tables="machines telemetry errors").success
+    files, quarantine, checks = seen(plant, "files", "quarantine", "checks")
     assert (files.level, files.what) == (Level.CRITICAL, "1 files were refused: telemetry/export.csv")
+    assert (quarantine.level, quarantine.what) == (Level.WARN, f"50% of errors on {BEFORE}")
     assert checks.level == Level.CRITICAL
-    assert "every_landed_file_was_taken (export.csv" in checks.what
-    plant.land_telemetry(BEFORE, machines=(1,), name="export-2.csv")
+    assert checks.what.startswith("2 fail: error raw/telemetry: every_landed_file_was_taken (export.csv")
+    assert "warn raw/errors: few_rows_are_quarantined" in checks.what
+
     (plant.landing / "telemetry" / "export.csv").unlink()
     assert levels(plant, "files") == [Level.OK]
-    assert plant.run(BEFORE, tables="machines telemetry").success
-    assert levels(plant, "files", "checks") == [Level.OK] * 2
-
-
-def test_rows_in_quarantine_are_over_with_the_next_day_that_is_clean(plant):
-    plant.land_fleet(1)
-    plant.land("errors", "errors.csv", f"{BEFORE} 05:00:00,1,error1", f"{BEFORE} 05:00:00,1,error9")
-    assert plant.run(BEFORE, tables="machines errors").success
-    quarantine, checks = seen(plant, "quarantine", "checks")
-    assert (quarantine.level, quarantine.what) == (Level.WARN, f"50% of errors on {BEFORE}")
-    assert checks.level == Level.WARN
-    assert "few_rows_are_quarantined" in checks.what
+    plant.land("telemetry", "corrected.csv", f"{TODAY} 00:00:00,1,170,400,100,40")
     plant.land("errors", "errors-2.csv", f"{TODAY} 00:00:00,1,error1")
-    assert plant.run(TODAY, tables="machines errors").success
-    assert levels(plant, "quarantine", "checks") == [Level.OK] * 2
+    assert plant.run(TODAY, tables="machines telemetry errors").success
+    assert levels(plant, "files", "quarantine", "checks") == [Level.OK] * 3
