@@ -34,6 +34,7 @@ def main() -> None:
     """Predictive maintenance: from landed files to component risks."""
 
 
+main.add_command(upkeep_commands.health)
 main.add_command(upkeep_commands.lake)
 main.add_command(upkeep_commands.backup)
 main.add_command(upkeep_commands.restore_backup)

@@ -1,4 +1,4 @@
-"""The commands that look after a data root: `lake verify|restore|upgrade`, `backup` and `restore-backup`."""
+"""The commands that look after a data root: `health`, `lake verify|restore|upgrade`, `backup` and `restore-backup`."""
 
 import datetime as dt
 import os
@@ -172,3 +172,51 @@ def restore_backup(archive: Path) -> None:
     with _said_plainly():
         entries = put_back(archive, data)
     click.echo(f"{data}: {len(entries)} files are back. `pdm-assets lake verify` looks at the tables and models")
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="all that was found, as JSON")
+@click.option(
+    "--prometheus",
+    "metrics",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    default=None,
+    help="put the metrics into this file (.prom) by rename, for node_exporter's textfile collector; - prints them instead",
+)
+@click.option("--web", default=None, help="ask Dagster's web server too, such as http://127.0.0.1:3000")
+@click.option(
+    "--backups",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="ask for the age of the newest backup in this folder too",
+)
+def health(json_: bool, metrics: Path | None, web: str | None, backups: Path | None) -> None:
+    """Is all well, rule by rule, without Spark; nothing is changed. Exit code 0: yes, 1: a warning, 2: critical."""
+    try:
+        of = settings()
+    except click.ClickException as error:
+        click.echo(f"CRITICAL: {error.message}")
+        sys.exit(2)
+    from pdm_assets.health.rules import look_at
+    from pdm_assets.health.told import as_json, lines, prometheus, worst
+
+    now = dt.datetime.now(dt.UTC)
+    home = Path(os.environ.get("DAGSTER_HOME") or of.data.absolute() / "dagster")
+    findings = look_at(of, home, now, web=web, backups=backups)
+    if metrics is not None and str(metrics) != "-":
+        partial = metrics.with_name(f".{metrics.name}.part")
+        try:
+            partial.write_text(prometheus(findings, now))
+            partial.chmod(0o644)  # node_exporter is another user
+            partial.replace(metrics)
+        except OSError as error:
+            click.echo(f"CRITICAL: {metrics} can't be written: {error.strerror}")
+            sys.exit(2)
+    if str(metrics) == "-":
+        click.echo(prometheus(findings, now), nl=False)
+    elif json_:
+        click.echo(as_json(findings, now))
+    else:
+        for line in lines(findings):
+            click.echo(line)
+    sys.exit(int(worst(findings)))

@@ -225,7 +225,7 @@ class Engine:
         """
         if _jvm(info, self.folder) is not None:
             return
-        if self.log.exists() and OUT_OF_MEMORY in self.log.read_text(errors="replace"):
+        if self.ran_out_of_memory():
             raise EngineOutOfMemory(
                 f"the Spark engine ran out of memory: PDM_SPARK_MEMORY_MB={info.memory_mb} is too little for so many days. "
                 "Set it higher and run `pdm-assets engine stop`, or materialize fewer days at a time"
@@ -234,6 +234,14 @@ class Engine:
             f"the Spark engine (pid {info.jvm_pid}) died while it was in use: it was stopped or killed, or the system ran out "
             f"of memory. What it had begun is not committed. Its log is {self.log}"
         )
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the newest engine, running or not, said that its heap was full."""
+        return self.log.exists() and OUT_OF_MEMORY in self.log.read_text(errors="replace")
+
+    def is_dead(self) -> bool:
+        """Whether one was recorded that neither runs nor stopped by itself: it was killed, and the next run clears it away."""
+        return self._recorded() is not None and self.info() is None
 
     def info(self) -> EngineInfo | None:
         """The engine that is running, or None."""

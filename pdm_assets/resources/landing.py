@@ -175,6 +175,13 @@ class LandingZone:
             self.mirror.bring(TABLES[table_key])
         return self._staging[table_key].of(self.files(table_key))
 
+    def known(self, table_key: str) -> tuple[list[StagedFile], list[LandedFile]]:
+        """The settled files that were staged, refused ones too, and those that wait for it; the look itself stages none."""
+        files = self.files(table_key)
+        staged = self._staging[table_key].known(files)
+        waiting = [file for file, known in zip(files, staged, strict=True) if known is None]
+        return [file for file in staged if file is not None], waiting
+
     def look(self, table_key: str, *more: StagedFile) -> LandedTable:
         """The table as it is now: one look counts and scans the same rows, even if a file lands meanwhile.
 

@@ -163,6 +163,10 @@ class Staging:
             staged = [self._known(each) for each in prints]
         return [file for file in staged if file is not None]
 
+    def known(self, landed: list[LandedFile]) -> list[StagedFile | None]:
+        """What is known of the files, None of those that were not staged yet; nothing is staged or withdrawn for the look."""
+        return [self._known(file.fingerprint(self.table)) for file in landed]
+
     def _known(self, fingerprint: str) -> StagedFile | None:
         folder = self.root / fingerprint
         if fingerprint not in self._manifests or not folder.exists():

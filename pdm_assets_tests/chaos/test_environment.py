@@ -158,8 +158,10 @@ def test_an_engine_that_runs_out_of_memory_says_which_setting_and_the_next_one_w
         assert fault is not None, caught.value
         assert "PDM_SPARK_MEMORY_MB" in fault.words
         assert not fault.passes
+        assert resource.engine.ran_out_of_memory()
         resource.close()
         assert resource.spark_session.range(3).count() == 3
+        assert not resource.engine.ran_out_of_memory()
     finally:
         resource.close()
         resource.engine.stop()
