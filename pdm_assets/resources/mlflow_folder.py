@@ -29,7 +29,7 @@ CODE = Path(__file__).parents[1] / "models" / "served.py"
 QUERY = "score.sql"
 # Skinny has the server and its framework; pyarrow reads what Spark saved. The model needs no pyspark.
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "pyarrow")
-MLFLOW_TYPES = {
+MLFLOW_TYPES: dict[T.DataType, str] = {
     T.DoubleType(): "double",
     T.IntegerType(): "integer",
     T.BooleanType(): "boolean",
