@@ -119,7 +119,12 @@ def _example(card: ModelCard, inputs: list[T.StructField]) -> "pd.DataFrame":
     values = {field.name: card.usual.get(field.name, EXAMPLES[field.dataType]) for field in inputs}
     indicators = [name.split("=", 1) for shares in card.importances.values() for name in shares if "=" in name]
     values |= {**{name: value for name, value in indicators}, READINGS_COUNT: 2 * LEAST_READINGS}
-    kinds = {T.DoubleType(): "float64", T.IntegerType(): "int32", T.BooleanType(): "bool", T.StringType(): "object"}
+    kinds: dict[T.DataType, str] = {
+        T.DoubleType(): "float64",
+        T.IntegerType(): "int32",
+        T.BooleanType(): "bool",
+        T.StringType(): "object",
+    }
     return pd.DataFrame([values]).astype({field.name: kinds[field.dataType] for field in inputs})
 
 
