@@ -124,7 +124,7 @@ def _example(card: ModelCard, inputs: list[T.StructField]) -> "pd.DataFrame":
 
 
 def query(card: ModelCard) -> str:
-    """SQL of Databricks that scores a day's observations by an endpoint, in the columns of scores/component_risk."""
+    """SQL of Databricks that scores a day's observations by an endpoint, with columns as in scores/component_risk."""
     sql_types = {"double": "DOUBLE", "boolean": "BOOLEAN", "string": "STRING"}
     request = ",\n".join(f"        '{field.name}', {field.name}" for field in _inputs(card))
     answer = ", ".join(f"{name}: {sql_types[kind]}" for name, kind in _outputs(card))
