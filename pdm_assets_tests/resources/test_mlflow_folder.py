@@ -432,7 +432,7 @@ rows.select("machine_id", "observed_at", "risk.*").write.parquet(out)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_spark_session_that_knows_nothing_of_the_platform_scores_by_the_folder(a_tree, observations, spark, tmp_path):
     folder, card, exported = a_tree
     observations.write.parquet(str(tmp_path / "observations"))
