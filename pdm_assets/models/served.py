@@ -318,7 +318,10 @@ def _forest(saved: _Saved) -> Stage:
 def _boosted(saved: _Saved) -> Stage:
     trees = _Trees(saved, [(row["treeID"], row["nodeData"]) for row in _rows(saved.folder / "data")])
     prediction = np.array([node["prediction"] for node in trees.nodes])
-    weight_of = {row["treeID"]: row["weights"] for row in _rows(saved.folder / "treesMetadata")}
+    weight_of = {}
+    for row in _rows(saved.folder / "treesMetadata"):
+        tree, _, weight = row.values()  # Spark 4.2 names them _1 to _3, earlier ones otherwise
+        weight_of[tree] = weight
     weights = np.array([weight_of[tree] for tree in sorted(weight_of)])
 
     def boost(frame: Frame) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,13 +30,13 @@ CODE = Path(__file__).parents[1] / "models" / "served.py"
 QUERY = "score.sql"
 # Skinny has the server and its framework; pyarrow reads what Spark saved. The model needs no pyspark.
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pandas", "pyarrow")
-MLFLOW_TYPES: dict[T.DataType, str] = {
-    T.DoubleType(): "double",
-    T.IntegerType(): "integer",
-    T.BooleanType(): "boolean",
-    T.StringType(): "string",
+# of a column's type, its names in MLflow and pandas, and a value for the example where the card knows none
+TYPES: Mapping[T.DataType, tuple[str, str, Any]] = {
+    T.DoubleType(): ("double", "float64", 0.0),
+    T.IntegerType(): ("integer", "int32", 0),
+    T.BooleanType(): ("boolean", "bool", False),
+    T.StringType(): ("string", "object", ""),
 }
-EXAMPLES: dict[T.DataType, Any] = {T.BooleanType(): False, T.IntegerType(): 0, T.DoubleType(): 0.0, T.StringType(): ""}
 OF_COMPONENT = (("probability", "double"), ("threshold", "double"), ("is_alert", "boolean"))
 OF_ROW = (("status", "string"), ("model_version", "string"))
 
@@ -107,7 +108,7 @@ def _signature(card: ModelCard, inputs: list[T.StructField]) -> "ModelSignature"
     from mlflow.types import ColSpec, Schema
 
     return ModelSignature(
-        Schema([ColSpec(MLFLOW_TYPES[field.dataType], field.name) for field in inputs]),
+        Schema([ColSpec(TYPES[field.dataType][0], field.name) for field in inputs]),
         Schema([ColSpec(kind, name) for name, kind in _outputs(card)]),
     )
 
@@ -116,20 +117,14 @@ def _example(card: ModelCard, inputs: list[T.StructField]) -> "pd.DataFrame":
     """An observation of usual values: no machine's own rows leave the plant."""
     import pandas as pd
 
-    values = {field.name: card.usual.get(field.name, EXAMPLES[field.dataType]) for field in inputs}
+    values = {field.name: card.usual.get(field.name, TYPES[field.dataType][2]) for field in inputs}
     indicators = [name.split("=", 1) for shares in card.importances.values() for name in shares if "=" in name]
     values |= {**{name: value for name, value in indicators}, READINGS_COUNT: 2 * LEAST_READINGS}
-    kinds: dict[T.DataType, str] = {
-        T.DoubleType(): "float64",
-        T.IntegerType(): "int32",
-        T.BooleanType(): "bool",
-        T.StringType(): "object",
-    }
-    return pd.DataFrame([values]).astype({field.name: kinds[field.dataType] for field in inputs})
+    return pd.DataFrame([values]).astype({field.name: TYPES[field.dataType][1] for field in inputs})
 
 
 def query(card: ModelCard) -> str:
-    """SQL of Databricks that scores a day's observations by an endpoint, in the columns of scores/component_risk."""
+    """SQL of Databricks that scores a day's observations by an endpoint, with columns as in scores/component_risk."""
     sql_types = {"double": "DOUBLE", "boolean": "BOOLEAN", "string": "STRING"}
     request = ",\n".join(f"        '{field.name}', {field.name}" for field in _inputs(card))
     answer = ", ".join(f"{name}: {sql_types[kind]}" for name, kind in _outputs(card))
