@@ -48,6 +48,8 @@ JARS = [
     "commons-validator:commons-validator:1.9.0",
     "net.sf.jopt-simple:jopt-simple:5.0.4",
     "net.sourceforge.argparse4j:argparse4j:0.7.0",
+    "org.apache.logging.log4j:log4j-api:2.24.3",
+    "org.apache.logging.log4j:log4j-core:2.24.3",
     "org.bitbucket.b_c:jose4j:0.9.6",
     "org.hdrhistogram:HdrHistogram:2.2.2",
     "org.pcollections:pcollections:4.0.2",
@@ -64,7 +66,8 @@ class NoBroker(RuntimeError):
 def jars() -> Path:
     """The folder of the broker's jars, fetched once, by the Ivy that PySpark brings."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pdm-assets" / f"kafka-{VERSION}"
-    if (cache / "complete").exists():
+    complete = cache / "complete"
+    if complete.exists() and complete.read_text().split() == JARS:
         return cache / "jars"
     cache.mkdir(parents=True, exist_ok=True)
     wanted = "\n".join(
@@ -94,7 +97,7 @@ def jars() -> Path:
     if done.returncode != 0 or len(list((cache / "jars").glob("*.jar"))) < len(JARS):
         raise NoBroker("Kafka's jars can't be fetched from Maven Central: " + "\n".join(done.stdout.splitlines()[-15:]))
     shutil.rmtree(cache / "ivy")
-    (cache / "complete").touch()
+    complete.write_text("\n".join(JARS))
     return cache / "jars"
 
 
