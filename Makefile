@@ -75,7 +75,7 @@ compare: setup ## the same work by Polars, pandas, scikit-learn and XGBoost: ben
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
-		--group dev --extra mlflow --extra postgres --extra s3 pyproject.toml -o requirements.lock
+		--group dev --extra mlflow --extra postgres --extra s3 --extra kafka pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		--group bench -c requirements.lock pyproject.toml -o requirements-bench.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pdm_assets import upkeep_commands
+from pdm_assets import kafka_command, upkeep_commands
 from pdm_assets.cli_common import settings as _settings
 from pdm_assets.cli_common import user as _user
 
@@ -35,6 +35,7 @@ def main() -> None:
 
 
 main.add_command(upkeep_commands.health)
+main.add_command(kafka_command.kafka)
 main.add_command(upkeep_commands.lake)
 main.add_command(upkeep_commands.backup)
 main.add_command(upkeep_commands.restore_backup)

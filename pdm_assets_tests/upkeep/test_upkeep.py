@@ -135,8 +135,8 @@ def test_where_another_writes_the_lake_the_job_waits_its_turn(plant, monkeypatch
 
 
 def test_tables_of_a_catalog_are_left_to_it():
-    lake = Lake(spark=None, root="s3://bucket/lake")
-    with pytest.raises(LakeError, match="not in a local lake: use the OPTIMIZE and VACUUM of its catalog or store"):
+    lake = Lake(spark=None, root="lake", catalog="main", schema_name="pdm")
+    with pytest.raises(LakeError, match="is in a catalog: use its OPTIMIZE and VACUUM"):
         tidy(lake, ERRORS, [], NOW)
 
 
