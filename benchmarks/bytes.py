@@ -74,7 +74,6 @@ def _measure(root: Path, machines: int) -> dict[str, int]:
     from pdm_assets.definitions import spark
     from pdm_assets.demo import make_home
     from pdm_assets.resources.landing import land
-    from pdm_assets.simulator.replay import Replayer
     from pdm_assets.simulator.writer import simulate
 
     os.environ["DAGSTER_HOME"] = str(make_home(data))
@@ -83,6 +82,16 @@ def _measure(root: Path, machines: int) -> dict[str, int]:
     simulate(root / "later", machines=machines, days=DAYS + NEW_DAYS, end=end_at + dt.timedelta(days=NEW_DAYS), seed=1)
     land(root / "fleet", data / "landing")
     time.sleep(1.5)  # a file is taken once it has been still for a second
+    try:
+        return _new_days(root, data, first)
+    finally:  # else it would idle on, twenty minutes, over folders that are gone
+        spark.close()
+        spark.engine.stop()
+
+
+def _new_days(root: Path, data: Path, first: dt.date) -> dict[str, int]:
+    from pdm_assets.simulator.replay import Replayer
+
     print(materialize(EVERYTHING, first, END - dt.timedelta(days=1)), flush=True)
     models = [folder for folder in (data / "models").iterdir() if (folder / "card.json").exists()]
     replayer = Replayer(root / "later", data / "landing", END)
@@ -93,8 +102,6 @@ def _measure(root: Path, machines: int) -> dict[str, int]:
         time.sleep(1.5)
         print(in_a_process(END + dt.timedelta(days=n)), flush=True)
     after = on_disk(data)
-    spark.close()
-    spark.engine.stop()
     assert after["lake/scores"] > before["lake/scores"], "no model was in force: nothing was scored"
     rows = {what: round((after[what] - before[what]) / NEW_DAYS) for what in sorted(after)}
     return {**rows, COMPRESSED: compressed // NEW_DAYS, "a model's folder, by training": sum(map(_size, models)) // len(models)}

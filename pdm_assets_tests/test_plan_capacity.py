@@ -203,6 +203,15 @@ def test_how_a_figure_is_known_is_said():
     assert "modelled: 8 cores, not 2" in planner.how_known(MODEL, plan(1_000, cores=8))
 
 
+def test_of_one_measured_size_bytes_are_in_proportion_and_said_to_be():
+    one = model_of(sizes="# Bytes on disk\n" + stored(100))
+    assert one.stored["lake/raw"] == Line(0, (200 + 9_000) / 100)
+    assert one.stored["Delta logs"] == Line(100, 0)
+    assert "bytes modelled: 10 times the largest measured" in planner.how_known(one, plan(1_000))
+    assert "**Bytes were measured of 100 machines only**" in planner.told(one, [plan(1_000)])
+    assert "Bytes were measured of" not in planner.told(MODEL, [plan(1_000)])
+
+
 @given(
     machines=st.integers(1, 300_000),
     more=st.integers(0, 300_000),
@@ -263,7 +272,7 @@ def test_a_missing_row_is_named_with_the_command_that_makes_it(row):
         (TIMES.replace("2 cores, 20 GiB", "4 cores, 20 GiB", 1), BYTES, "measured on different machines"),
         (TIMES.replace("2 cores, 20 GiB", "a machine"), BYTES, "no line such as '2 cores, 23 GiB"),
         (TIMES.replace("| 15.0 s |", "| soon |"), BYTES, "100 machines, row 'engine start': 'soon' can't be read"),
-        (TIMES, "# Bytes\n" + stored(100), "bytes.md needs fleets of two sizes.*make bytes MACHINES=1000"),
+        (TIMES, "# Bytes\n", "bytes.md has no fleet.*make bytes MACHINES=1000"),
         (TIMES, BYTES.replace("| staging |", "| stage |"), "bytes.md has no row 'staging' for 100 .*make bytes MACHINES=100`"),
     ],
 )
@@ -335,12 +344,12 @@ def test_the_page_has_the_tables_of_the_measurements():
 
 def test_a_page_is_written_anew_between_its_marks(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"# Cost\n\n{planner.BEGIN}\nold\n{planner.END}\n\nMore.\n")
+    page.write_text(f"# Cost\n\n{planner.BEGIN}\nof yesterday\n{planner.END}\n\nMore.\n")
     assert planner.main(["--machines", "1000", "--write", str(page)]) == 0
     text = page.read_text()
     assert text.startswith(f"# Cost\n\n{planner.BEGIN}\n\nMeasured on")
     assert text.endswith(f"{planner.END}\n\nMore.\n")
-    assert "old" not in text
+    assert "of yesterday" not in text
     assert "1,000 machines" in text
 
 

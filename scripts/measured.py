@@ -30,6 +30,8 @@ OF_SCORED_DAYS = ("scores", "worklist", "monitoring")
 BY_READINGS = ("landing", "staging", "lake/raw", "lake/quarantine")
 BY_OBSERVATIONS = ("lake/features", "lake/labels", "lake/scores")
 LOGS, COMPRESSED, MODEL_FOLDER = "Delta logs", "landing, if it were .csv.gz", "a model's folder, by training"
+# what does not grow with the fleet, for where bytes of one size only were measured: a commit or a run each, a row a feature
+OF_ANY_FLEET = (LOGS, MODEL_FOLDER, "dagster", "reports", "lake/models", "lake/monitoring")
 BYTES_NEEDED = ("landing", "staging", "lake/raw", "lake/features", "lake/labels", "lake/scores", LOGS, COMPRESSED, MODEL_FOLDER)
 
 
@@ -128,16 +130,14 @@ def read_bytes(text: str) -> dict[int, dict[str, int]]:
     """Bytes that a new day adds, by fleet and folder, from bytes.md.
 
     Raises:
-        PlanError: if there are fewer than two sizes, or a row is missing.
+        PlanError: if there is no fleet, or a row is missing.
     """
     found: dict[int, dict[str, int]] = {}
     for section in text.split("\n## ")[1:]:
         if head := re.match(r"(\d+) machines\n", section):
             found[int(head[1])] = {what: int(n.replace(",", "")) for what, n in _cells(section, 2) if n[:1].isdigit()}
-    if len(found) < 2:
-        raise PlanError(
-            "benchmarks/bytes.md needs fleets of two sizes: `make bytes MACHINES=100` and `make bytes MACHINES=1000` write them"
-        )
+    if not found:
+        raise PlanError("benchmarks/bytes.md has no fleet: `make bytes MACHINES=100` and `make bytes MACHINES=1000` write them")
     for machines, rows in found.items():
         if missing := [what for what in BYTES_NEEDED if what not in rows]:
             raise PlanError(
@@ -192,6 +192,7 @@ class Model:
         training: seconds of a training, by machines.
         engine_bytes: memory of the engine, by machine days of its largest run.
         stored: bytes that a new day adds, by folder and machines.
+        stored_of: the fleets whose bytes were measured.
         lakes: (machines, days, bytes) of the lakes of results.md, to hold the lines against.
     """
 
@@ -207,6 +208,7 @@ class Model:
     training: Line
     engine_bytes: Line
     stored: Mapping[str, Line]
+    stored_of: tuple[int, ...]
     lakes: tuple[tuple[int, int, float], ...]
 
     @classmethod
@@ -242,7 +244,8 @@ class Model:
             engine_start=mean(f.times("engine start")[0].seconds for f in fleets),
             training=fit((f.machines, f.times("models")[0].seconds) for f in fleets),
             engine_bytes=memory,
-            stored={folder: fit((m, rows[folder]) for m, rows in stored.items()) for folder in folders},
+            stored={folder: _bytes(folder, {m: rows[folder] for m, rows in stored.items()}) for folder in folders},
+            stored_of=tuple(sorted(stored)),
             lakes=tuple((f.machines, f.days, f.number("files in the lake", r"([\d,]+) MiB") * MIB) for f in fleets),
         )
 
@@ -265,6 +268,14 @@ def _range(fleets: Sequence[Fleet], first_words: str) -> Line:
             days = max(1, fleet.days - days_before_a_model())
         points.append((fleet.machines * days, row.seconds))
     return fit(points)
+
+
+def _bytes(folder: str, by_machines: Mapping[int, int]) -> Line:
+    """The line through the fleets that were measured; of one alone, in proportion to it, or the same for any fleet."""
+    if len(by_machines) > 1:
+        return fit(by_machines.items())
+    [(machines, size)] = by_machines.items()
+    return Line(size, 0.0) if folder in OF_ANY_FLEET else Line(0.0, size / machines)
 
 
 def days_before_a_model() -> int:

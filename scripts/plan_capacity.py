@@ -259,6 +259,12 @@ def _assumed(model: Model, plan: Plan) -> str:
         f"{machines:,} machines, {_size(model.lake(machines, days))} for {_size(size)}" for machines, days, size in model.lakes
     )
     gaps = f" Not in these measurements: {', '.join(left_out)}, so they count nothing." if left_out else ""
+    if len(model.stored_of) == 1:
+        gaps += (
+            f" **Bytes were measured of {model.stored_of[0]:,} machines only**: logs, Dagster's history, reports, models and "
+            "monitoring are taken to be the same for any fleet, all else in proportion, which is more than it will be. "
+            "`make bytes MACHINES=1000` gives the second size."
+        )
     words = {
         "cadence_hours": "h between observations",
         "readings_per_hour": "readings an hour",
@@ -283,7 +289,9 @@ def _assumed(model: Model, plan: Plan) -> str:
 def how_known(model: Model, plan: Plan) -> str:
     """Whether a fleet's figures rest on measurements of such a fleet."""
     beyond = plan.machines / model.largest
-    parts = [f"modelled: {beyond:,.3g} times the largest measured"] if beyond > 1 else ["within what was measured"]
+    parts = [f"modelled: {_times(beyond)} times the largest measured"] if beyond > 1 else ["within what was measured"]
+    if plan.machines > model.stored_of[-1] != model.largest:
+        parts.append(f"bytes modelled: {_times(plan.machines / model.stored_of[-1])} times the largest measured")
     if plan.cores != model.cores:
         parts.append(f"modelled: {plan.cores} cores, not {model.cores}")
     if plan.cadence_hours != MEASURED_CADENCE or plan.readings_per_hour != 1:
@@ -390,6 +398,10 @@ def _size(size: float) -> str:
         if size < 1024 * unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size / GIB / 1024:,.1f} TiB"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
 
 
 def _rounded(machines: int, largest: int) -> str:
