@@ -15,6 +15,9 @@ NOW = dt.datetime.now(dt.UTC)
 BEFORE, TODAY = str(NOW.date() - dt.timedelta(days=1)), str(NOW.date())
 
 
+pytestmark = pytest.mark.slow  # a plant of their own, several runs each
+
+
 @pytest.fixture
 def plant(tmp_path, engine, spark):
     plant = Plant(tmp_path, engine, first_day=BEFORE)
