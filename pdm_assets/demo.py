@@ -41,8 +41,15 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 console = Console()
 
 
+def _is_of_this_folder(settings: Settings) -> None:
+    """See to it that the simulated rows go nowhere but into the data root."""
+    if elsewhere := [f"PDM_{name.upper()}" for name in ("landing", "lake", "catalog") if getattr(settings, name)]:
+        sys.exit(f"{', '.join(elsewhere)}: a demo's simulated fleet stays in its data root. Unset it for this command")
+
+
 def run(machines: int, port: int, settings: Settings) -> None:
     """Set up or resume the demo of a data root and stay until Ctrl-C, which ends everything it started."""
+    _is_of_this_folder(settings)
     signal.signal(signal.SIGTERM, _interrupt)
     data = settings.data.absolute()
     began = time.monotonic()

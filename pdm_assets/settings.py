@@ -160,8 +160,9 @@ class Settings:
             raise SettingError(f"PDM_LAKE={self.lake!r}: take an address such as s3a://bucket/lake ({', '.join(STORES)})")
         if self.lake is not None and self.catalog is not None:
             raise SettingError("PDM_LAKE and PDM_CATALOG: set one of them, for a catalog knows where its tables are")
-        if self.landing is not None and not re.fullmatch(r"[a-z][a-z0-9+]*://[^?#\s]+", self.landing):
-            raise SettingError(f"PDM_LANDING={self.landing!r}: take an address such as s3://bucket/landing")
+        if self.landing is not None and not re.fullmatch(r"(s3a?|abfss?|gs)://[\w.@-]+(/[^?#\s]*)?", self.landing):
+            # A key before the bucket's name would be shown in the UI and in errors: it is not shown here either.
+            raise SettingError("PDM_LANDING: take an address such as s3://bucket/landing (s3, abfs, gs), credentials not in it")
 
     def _check_lengths(self) -> None:
         if self.cadence_hours not in (1, 3, 6, 12, 24):

@@ -18,6 +18,7 @@ from pdm_assets import demo
 HOLD = """
 import sys, pathlib
 from pdm_assets.demo import claim
+from pdm_assets.settings import Settings
 claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 input()
@@ -99,6 +100,13 @@ def test_a_demo_does_not_mix_with_a_plants_files(tmp_path):
     (folder / "telemetry.csv").write_text("")
     with pytest.raises(SystemExit, match="holds files that are not of a demo"):
         demo._Fleet.of(tmp_path, 100)
+
+
+@pytest.mark.parametrize("elsewhere", [{"lake": "s3a://plant/lake"}, {"landing": "s3://plant/landing"}])
+def test_a_demo_writes_into_no_plants_store(tmp_path, elsewhere):
+    with pytest.raises(SystemExit, match=f"PDM_{next(iter(elsewhere)).upper()}: a demo's simulated fleet stays"):
+        demo.run(100, 3000, Settings(data=tmp_path / "data", **elsewhere))
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_services_and_the_image_have_the_environment_of_make_dev():

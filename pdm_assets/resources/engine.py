@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -172,13 +172,15 @@ def _jars(store: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def one_fetches(store: str = "file") -> Iterator[None]:
+def one_fetches(store: str = "file", is_given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Hold the cache of jars while a first session fetches them: two that resolve into one folder damage each other's files."""
     if (_jar_cache(store) / "complete").exists():
         yield
         return
     _jar_cache(store).mkdir(parents=True, exist_ok=True)
-    with _locked(_jar_cache(store) / ".lock", fcntl.LOCK_EX):
+    with (_jar_cache(store) / ".lock").open("a") as lock:
+        while not _try_lock(lock) and not is_given_up():
+            time.sleep(0.2)
         yield
 
 
@@ -426,15 +428,15 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
     signal.signal(signal.SIGINT, stop)
     with the_only_writer(folder, "the Spark engine") as writer, (folder / "lease.lock").open("a") as lease:
         port, token = _free_port(), secrets.token_urlsafe(24)
-        with one_fetches(sizing.store):
-            jvm = _launch(folder, sizing, port, token, writer.fileno())
-            while not stopping and jvm.poll() is None and not _accepts(port):
-                time.sleep(0.05)
-            if not stopping and jvm.poll() is None:
-                jars_are_fetched(sizing.store)
+        jvm = None
         try:
-            if stopping or jvm.poll() is not None:
-                return
+            with one_fetches(sizing.store, lambda: stopping):
+                jvm = _launch(folder, sizing, port, token, writer.fileno())
+                while not stopping and jvm.poll() is None and not _accepts(port):
+                    time.sleep(0.05)
+                if stopping or jvm.poll() is not None:
+                    return
+                jars_are_fetched(sizing.store)
             info = EngineInfo(port, token, os.getpid(), jvm.pid, sizing.memory_mb, sizing.cores)
             _write_private(folder / "engine.json", json.dumps(dataclasses.asdict(info)))
             last_used = time.monotonic()
@@ -449,12 +451,13 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
                     last_used = time.monotonic()
         finally:
             (folder / "engine.json").unlink(missing_ok=True)
-            jvm.terminate()
-            try:
-                jvm.wait(10)
-            except subprocess.TimeoutExpired:
-                jvm.kill()
-                jvm.wait()
+            if jvm is not None:
+                jvm.terminate()
+                try:
+                    jvm.wait(10)
+                except subprocess.TimeoutExpired:
+                    jvm.kill()
+                    jvm.wait()
 
 
 def _is_free(file: IO[Any]) -> bool:

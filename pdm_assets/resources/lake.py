@@ -158,9 +158,8 @@ class Lake(dg.ConfigurableResource):
         """
         if self.catalog:
             return nullcontext()
-        data = self._on_disk.parent if self._on_disk is not None else Path(self.spark.data)
-        data.mkdir(parents=True, exist_ok=True)
-        return held(data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.held.lock", who, where)
+        self._data.mkdir(parents=True, exist_ok=True)
+        return held(self._data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.held.lock", who, where)
 
     def location(self, table: Table) -> str:
         """Folder or URI of a table, or its catalog name."""
@@ -363,8 +362,17 @@ class Lake(dg.ConfigurableResource):
 
     @property
     def _note(self) -> Path | None:
-        """The file beside a lake on disk that says it was created; another disk mounted on the lake does not hide it."""
-        return self._on_disk and self._on_disk.with_name(f".{self._on_disk.name}.created")
+        """The file of the data root that says a lake was created, and which if it is on an object store.
+
+        It is beside a lake on disk: another disk mounted on the lake does not hide it.
+        """
+        if self.catalog:
+            return None
+        return self._data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.created"
+
+    @property
+    def _data(self) -> Path:
+        return self._on_disk.parent if self._on_disk is not None else Path(self.spark.data)
 
     @property
     def _on_disk(self) -> Path | None:
@@ -372,7 +380,8 @@ class Lake(dg.ConfigurableResource):
 
     def _note_created(self) -> None:
         if self._note is not None and not self._note.exists():
-            self._note.touch()
+            self._data.mkdir(parents=True, exist_ok=True)
+            self._note.write_text("" if self._on_disk is not None else self.root)
 
     def _is_there(self) -> None:
         """See to it that a lake that was created has not gone: a new one in its place would begin without its past.
@@ -381,6 +390,19 @@ class Lake(dg.ConfigurableResource):
             LakeGone: if it has.
         """
         if self._note is None or not self._note.exists():
+            return
+        if self._on_disk is None:
+            was = self._note.read_text().strip()
+            if was != self.root:
+                raise LakeGone(
+                    f"the tables of this data root are in {was or 'its folder lake/'}, and PDM_LAKE names {self.root}. "
+                    f"Copy them and delete {self._note}, or delete it to begin a new lake"
+                )
+            if not _names_below(self.root):
+                raise LakeGone(
+                    f"the lake {self.root} holds nothing, and it did before: see to PDM_LAKE, credentials and the store. "
+                    f"To begin a new lake, delete {self._note}"
+                )
             return
         folder = Path(self.root)
         if not folder.is_dir() or not any(folder.iterdir()):

@@ -7,6 +7,8 @@ Nothing is ever written to the store.
 import datetime as dt
 import json
 import os
+import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +22,13 @@ from pdm_assets.schemas.table import Table
 OBJECTS = ".objects.json"  # in the folder of a table: the copies that lie there
 LONGEST_NAME = 200  # bytes; a file system takes 255, and a copy that is not whole yet has some more
 TAGS = ("ETag", "etag", "md5Hash", "content_md5")
+LISTED_FOR_S = 3.0  # a tick of the sensor asks thrice, and comes every five seconds
+NOTED_EVERY = 100  # copies
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """An object that is a file to land, as the store lists it."""
+    """An object that is a file to land. Its time to the second, its tag without quotes: listings and heads differ in both."""
 
     size: int
     changed_at: str
@@ -32,9 +36,27 @@ class StoredFile:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "StoredFile":
-        """The object of a listing's entry."""
+        """The object of a listing's entry.
+
+        Raises:
+            StoreError: if the store does not say when it was changed.
+        """
         tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
-        return cls(int(info["size"]), changed_at(info).astimezone(dt.UTC).isoformat(), tag)
+        at = changed_at(info).astimezone(dt.UTC).replace(microsecond=0)
+        return cls(int(info["size"]), at.isoformat(), tag.strip('"'))
+
+    @property
+    def mtime(self) -> float:
+        """The time of its copy, in seconds since 1970."""
+        return dt.datetime.fromisoformat(self.changed_at).timestamp()
+
+    def is_copied_as(self, path: Path) -> bool:
+        """Whether a file is a whole copy, by size and time."""
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime) == (self.size, self.mtime)
 
 
 class LandingMirror:
@@ -43,6 +65,7 @@ class LandingMirror:
     def __init__(self, address: str, landing_root: Path) -> None:
         self.address = address.rstrip("/")
         self.landing_root = landing_root
+        self._listings: dict[str, tuple[float, list[tuple[str, StoredFile | str]]]] = {}
 
     def bring(self, table: Table) -> None:
         """Copy what is new or has changed, whole and with the object's time, and remove copies whose object is gone.
@@ -51,15 +74,14 @@ class LandingMirror:
         (see `passed_over`).
 
         Raises:
-            StoreError: if the store can't be asked, or has none of the objects that it had: then the address is wrong or what
-                it held was lost, and the copies stay.
+            StoreError: if the store can't be asked, an object can't be read (the others are copied), or the store has none of
+                the objects that it had: then the address is wrong or what it held was lost, and the copies stay.
         """
-        there = {name: stored for name, stored in self._entries(table) if isinstance(stored, StoredFile)}
         folder = folder_of(table, self.landing_root)
-        if self._known(folder) == there and all((folder / name).exists() for name in there):
+        if self._is_settled(folder, self._objects(table)):
             return
         with locked(folder):
-            known = self._known(folder)
+            there, known = self._objects(table, afresh=True), self._known(folder)
             if known and there.keys().isdisjoint(known):
                 raise StoreError(
                     f"{self.address}/{table.name} has none of the {len(known)} files that it had: see whether PDM_LANDING is "
@@ -67,14 +89,25 @@ class LandingMirror:
                 )
             for name in known.keys() - there.keys():
                 (folder / name).unlink(missing_ok=True)
-            copies = {name: known[name] for name in known.keys() & there.keys()}
-            self._write(folder, copies)
+            copies = {name: stored for name, stored in known.items() if name in there}
+            trouble = None
             for name, stored in sorted(there.items(), key=lambda entry: (entry[1].changed_at, entry[0])):
-                is_copied = copies.get(name) == stored and (folder / name).exists()
-                is_anothers = name not in copies and os.path.lexists(folder / name)
-                if not is_copied and not is_anothers and self._copy(table, folder, name, stored):
-                    copies[name] = stored
-                    self._write(folder, copies)
+                if self._is_anothers(folder, name, stored, known):
+                    continue
+                try:
+                    # A copy without a record was made by a process that died before it wrote it down.
+                    if stored.is_copied_as(folder / name) and copies.get(name, stored) == stored:
+                        copies[name] = stored
+                    elif self._copy(table, folder, name, stored):
+                        copies[name] = stored
+                        if len(copies) % NOTED_EVERY == 0:
+                            self._write(folder, copies)
+                except StoreError as error:
+                    trouble = trouble or error
+            if copies != known:
+                self._write(folder, copies)
+            if trouble is not None:
+                raise trouble
 
     def passed_over(self, table: Table) -> dict[str, str]:
         """Objects that are never copied, by name, with why. Hidden names and those of unfinished files are left out."""
@@ -83,12 +116,30 @@ class LandingMirror:
         for name, stored in self._entries(table):
             if isinstance(stored, str):
                 found[shown(Path(name))] = stored
-            elif name not in known and os.path.lexists(folder / name):
+            elif self._is_anothers(folder, name, stored, known):
                 found[shown(Path(name))] = "a file of that name has landed here: give the object another"
         return found
 
-    def _entries(self, table: Table) -> Iterator[tuple[str, StoredFile | str]]:
-        """What lies in the store by name: files to copy, or why something else is none."""
+    def _is_anothers(self, folder: Path, name: str, stored: StoredFile, known: Mapping[str, StoredFile]) -> bool:
+        return name not in known and os.path.lexists(folder / name) and not stored.is_copied_as(folder / name)
+
+    def _is_settled(self, folder: Path, there: Mapping[str, StoredFile]) -> bool:
+        known = self._known(folder)
+        wanted = {name: it for name, it in there.items() if not self._is_anothers(folder, name, it, known)}
+        return known == wanted and all((folder / name).exists() for name in wanted)
+
+    def _objects(self, table: Table, *, afresh: bool = False) -> dict[str, StoredFile]:
+        return {name: stored for name, stored in self._entries(table, afresh=afresh) if isinstance(stored, StoredFile)}
+
+    def _entries(self, table: Table, *, afresh: bool = False) -> list[tuple[str, StoredFile | str]]:
+        """What lies in the store by name: files to copy, or why something else is none. As it was some seconds ago at most."""
+        at, entries = self._listings.get(table.key, (0.0, []))
+        if afresh or not 0 <= time.monotonic() - at < LISTED_FOR_S or table.key not in self._listings:
+            entries = list(self._listed(table))
+            self._listings[table.key] = time.monotonic(), entries
+        return entries
+
+    def _listed(self, table: Table) -> Iterator[tuple[str, StoredFile | str]]:
         try:
             files, folder = file_system(f"{self.address}/{table.name}")
             entries = files.ls(folder, detail=True)
@@ -113,25 +164,26 @@ class LandingMirror:
 
     def _copy(self, table: Table, folder: Path, name: str, stored: StoredFile) -> bool:
         """Bring one object; False if it went or changed meanwhile: the next look sees it as it is then."""
-        files, there = file_system(f"{self.address}/{table.name}")
         partial = folder / f".{name}.copy"
         partial.unlink(missing_ok=True)
         try:
-            files.get_file(f"{there}/{name}", str(partial))
-            if StoredFile.of(files.info(f"{there}/{name}")) != stored or partial.stat().st_size != stored.size:
+            files, there = file_system(f"{self.address}/{table.name}")
+            try:
+                files.get_file(f"{there}/{name}", str(partial))
+                after = StoredFile.of(files.info(f"{there}/{name}"))
+            except FileNotFoundError:
                 return False
-            at = dt.datetime.fromisoformat(stored.changed_at).timestamp()
-            os.utime(partial, (at, at))
+            except Exception as error:  # as above; what is wrong with the disk here names its file
+                if isinstance(error, OSError) and error.filename is not None:
+                    raise
+                raise StoreError(f"PDM_LANDING: {self.address}/{table.name}/{name} can't be read: {error}") from error
+            if after != stored or partial.stat().st_size != stored.size:
+                return False
+            os.utime(partial, (stored.mtime, stored.mtime))
             os.replace(partial, folder / name)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if error.errno is not None:
-                raise  # the disk's trouble
-            raise StoreError(f"PDM_LANDING: {self.address}/{table.name}/{name} can't be read: {error}") from error
+            return True
         finally:
             partial.unlink(missing_ok=True)
-        return True
 
     def _known(self, folder: Path) -> dict[str, StoredFile]:
         try:

@@ -44,9 +44,15 @@ class Landing(dg.ConfigurableResource):
         return _zone(self.root, self.staging, self.first_day, self.address)
 
     def stage_in_background(self) -> str | None:
-        """Stage what is new, for at most 20 s; what it is busy with if that takes longer, to be asked again."""
+        """Stage what is new, for at most 20 s; what it is busy with if that takes longer, to be asked again.
+
+        Raises:
+            StoreError: if files land in an object store that could not be asked when it last was.
+        """
         worker = _stager(self.zone)
         worker.join(PATIENCE_S)
+        if (trouble := _troubles.get(self.zone)) is not None:
+            raise StoreError(trouble)
         if worker.is_alive():
             return "large files that have landed (once; their rows are then known by day)"
         return None
@@ -72,11 +78,16 @@ def _zone(root: str, staging: str, first_day: str, address: str | None) -> Landi
 
 
 def _stage_all(zone: LandingZone) -> None:
-    for table in RAW_TABLES:
-        with contextlib.suppress(LandingError, StoreError):  # the tick that waits for this one asks too, and says it
-            zone.staged(table.key)
+    try:
+        for table in RAW_TABLES:
+            with contextlib.suppress(LandingError):  # the tick that waits for this one asks too, and says it
+                zone.staged(table.key)
+        _troubles.pop(zone, None)
+    except StoreError as error:  # said by this tick and the next, which may not wait long enough to hear it again
+        _troubles[zone] = str(error)
 
 
+_troubles: dict[LandingZone, str] = {}
 _workers: dict[LandingZone, threading.Thread] = {}
 _workers_lock = threading.Lock()
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+# A look at the store should end before a tick of the sensor does: the usual is five tries of five seconds and more.
+QUICKLY = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2}}
 CHANGED = ("mtime", "LastModified", "last_modified", "updated")  # of local files, S3, Azure and Google
 
 
@@ -21,7 +23,8 @@ def file_system(address: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        files, folder = fsspec.url_to_fs(address)
+        options = {"config_kwargs": QUICKLY} if address.startswith(("s3://", "s3a://")) else {}
+        files, folder = fsspec.url_to_fs(address, **options)
     except (ImportError, ValueError) as error:
         raise StoreError(f"{address} can't be listed: {error}. For S3 install pdm-assets[s3]") from error
     files.invalidate_cache()
@@ -29,8 +32,16 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def changed_at(info: Mapping[str, Any]) -> dt.datetime:
-    """When a file was last changed, as its listing says."""
-    at = next(info[name] for name in CHANGED if info.get(name) is not None)
+    """When a file was last changed, as its listing says.
+
+    Raises:
+        StoreError: if it does not say.
+    """
+    at = next((info[name] for name in CHANGED if info.get(name) is not None), None)
+    if at is None:
+        raise StoreError(
+            f"{info.get('name')}: its store does not say when it was changed, so it can't be told from an earlier one"
+        )
     if isinstance(at, str):
         at = dt.datetime.fromisoformat(at)
     return at if isinstance(at, dt.datetime) else dt.datetime.fromtimestamp(at, dt.UTC)

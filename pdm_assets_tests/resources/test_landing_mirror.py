@@ -10,9 +10,11 @@ import pytest
 from s3fs import S3FileSystem
 
 from pdm_assets.resources.landing import LandingZone
-from pdm_assets.resources.landing_mirror import LandingMirror
+from pdm_assets.resources.landing_mirror import LandingMirror, StoredFile
+from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.object_store import StoreError, changed_at
 from pdm_assets.schemas.raw import ERRORS
+from pdm_assets.settings import SettingError, Settings
 from pdm_assets_tests.s3 import BUCKET, s3_server
 
 HEADER = "datetime,machineID,errorID\n"
@@ -141,6 +143,65 @@ def test_a_bucket_that_is_not_there_and_a_store_that_is_away_are_no_empty_ones(s
     with pytest.raises(StoreError, match=r"can't be listed: .*http://127\.0\.0\.1:9"):
         store.zone().staged(ERRORS.key)
     assert store.there() == {"a.csv"}
+
+
+def test_listings_and_heads_of_one_object_are_one_though_stores_write_them_differently():
+    # MinIO lists milliseconds and says seconds of a single object; Azure quotes tags there only.
+    at = dt.datetime(2015, 1, 1, 6, 0, 0, 357_000, tzinfo=dt.UTC)
+    listed = StoredFile.of({"size": 3, "LastModified": at, "ETag": "0x8D"})
+    assert listed == StoredFile.of({"size": 3, "LastModified": at.replace(microsecond=0), "ETag": '"0x8D"'})
+    assert listed != StoredFile.of({"size": 3, "LastModified": at, "ETag": "0x8E"})
+
+
+def test_a_copy_that_was_not_written_down_is_no_strangers_file(store):
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    (store.root / "landing" / "errors" / ".objects.json").unlink()  # as if killed before it was written
+    assert store.rows() == {"a.csv": 1}
+    store.put("a.csv", HEADER + ROW + ROW.replace("error1", "error2"))
+    assert store.rows() == {"a.csv": 2}
+    assert store.zone().passed_over(ERRORS.key) == {}
+
+
+def test_an_object_that_can_not_be_read_does_not_keep_the_others_from_coming(store, monkeypatch):
+    store.put("a.csv", HEADER + ROW)
+    store.put("b.csv", HEADER + ROW)
+    get = S3FileSystem.get_file
+
+    def denied(self, there, here, **more):
+        if there.endswith("a.csv"):
+            raise PermissionError("Access Denied")
+        return get(self, there, here, **more)
+
+    monkeypatch.setattr(S3FileSystem, "get_file", denied)
+    with pytest.raises(StoreError, match=r"errors/a\.csv can't be read: Access Denied"):
+        store.zone().staged(ERRORS.key)
+    assert store.there() == {"b.csv"}
+
+
+def test_a_name_that_is_taken_leaves_the_zone_quiet(store):
+    folder = store.root / "landing" / "errors"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text(HEADER)
+    store.put("a.csv", HEADER + ROW)
+    store.put("b.csv", HEADER + ROW)
+    store.rows()
+    before = folder.stat().st_mtime_ns
+    store.rows()
+    assert folder.stat().st_mtime_ns == before
+
+
+def test_the_sensor_is_told_of_a_store_that_is_away(store, monkeypatch):
+    landing = Landing.of(Settings(data=store.root, landing=f"s3://no-such-bucket-of-{store.prefix}/landing"))
+    with pytest.raises(StoreError, match="can't be listed: The specified bucket does not exist"):
+        landing.stage_in_background()
+
+
+@pytest.mark.parametrize("address", ["s3://KEY:SECRET@bucket/landing", "http://host/landing", "/landing", "s3://bucket/a?b"])
+def test_an_address_that_is_none_or_holds_a_key_is_refused_and_not_shown(address):
+    with pytest.raises(SettingError, match="PDM_LANDING: take an address such as s3://bucket/landing") as refused:
+        Settings(landing=address)
+    assert "SECRET" not in str(refused.value)
 
 
 def test_an_empty_place_is_no_error(store):

@@ -1,13 +1,13 @@
 """The lake on an object store: a Spark engine of its own with the jars for S3, on a real server that speaks S3."""
 
 import datetime as dt
+from pathlib import Path
 
-import boto3
 import pytest
 
 from pdm_assets.resources.engine import STORE_PACKAGES, s3_conf
 from pdm_assets.resources.faults import AWAY, fault_in
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, LakeGone
 from pdm_assets.resources.object_store import deltalake_options
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.resources.upkeep import tidy
@@ -80,17 +80,30 @@ def test_days_are_written_read_counted_restored_and_tidied(lake):
     assert back.days == [FIRST]
     assert lake.rows_by_day(TELEMETRY, FIRST, end) == first.rows_by_day
 
-    # Files of versions that nobody may ask for any more go: the one of the second writing.
-    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
-    done = tidy(lake, TELEMETRY, [], later)
-    assert (done.files_before, done.files_after) == (3, 3)  # VACUUM goes by its own clock: nothing is old yet
-    assert lake.properties(TELEMETRY)["delta.deletedFileRetentionDuration"] == "interval 30 days"
+    # Six more files of a day are one too many five times. VACUUM goes by its own clock: nothing is old enough yet to go.
+    more = [f"2 {hour:02d}:00" for hour in range(2, 8)]
+    lake.append(TELEMETRY, telemetry(lake, 190.0, *more).repartition(6), {})
+    done = tidy(lake, TELEMETRY, [], dt.datetime.now(dt.UTC))
+    assert done.compacted == 1
+    assert done.files_after == done.files_before + 1
+    assert lake.rows_by_day(TELEMETRY, FIRST, end) == {FIRST: 2, FIRST + dt.timedelta(days=1): 7}
+    assert lake.delta(TELEMETRY).get_add_actions(flatten=True).num_rows == 2
+
+
+@pytest.mark.slow
+def test_another_address_or_one_that_lost_its_tables_is_no_new_lake(lake):
+    lake.ensure(TELEMETRY)
+    another = Lake.of(Settings(data=Path(lake.spark.data), lake=f"s3a://{BUCKET}/lakee"), lake.spark)
+    with pytest.raises(LakeGone, match=r"are in s3a://plant/lake, and PDM_LAKE names s3a://plant/lakee"):
+        another.ensure(TELEMETRY)
+    another._note.write_text(another.root)
+    with pytest.raises(LakeGone, match="holds nothing, and it did before"):
+        another.read(TELEMETRY)
+    another._note.write_text(lake.root)
 
 
 @pytest.mark.slow
 def test_a_store_that_is_away_is_a_fault_that_is_tried_again(lake, monkeypatch):
-    client = boto3.client("s3")
-    client.close()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(OSError, match="Generic S3 error") as away:
