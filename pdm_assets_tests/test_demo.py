@@ -14,6 +14,7 @@ import pytest
 from dagster._core.events import EngineEventData
 
 from pdm_assets import demo
+from pdm_assets.settings import Settings
 
 HOLD = """
 import sys, pathlib
