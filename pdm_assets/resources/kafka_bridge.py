@@ -4,6 +4,7 @@ So each message lands at least once. One that is delivered again, to this bridge
 equal row, which the platform counts as a duplicate.
 """
 
+import math
 import stat
 import time
 from collections import defaultdict
@@ -136,7 +137,7 @@ class Bridge:
             raise BridgeError(self._clean(f"the client refuses its configuration: {_words(error)}")) from None
         self._stopped = False
         self._failure: str | None = None
-        self._trouble = "none was told"
+        self._trouble = ""  # the last that the client told of
         self._said: dict[str, float] = {}
         self._waiting: dict[Place, Waiting] = {}
         self._uncommitted: dict[Place, int] = {}
@@ -184,7 +185,7 @@ class Bridge:
             raise BridgeError(self._failure)
         if message is None:
             if self._until_end and time.monotonic() - self._heard_at > PATIENCE_S:
-                raise BridgeError(f"no word from the broker for {PATIENCE_S:.0f} s; the last trouble: {self._trouble}")
+                raise BridgeError(f"no word from the broker for {PATIENCE_S:.0f} s; {self._trouble or 'no reason was told'}")
         elif (error := message.error()) is not None:
             self._judge(error, message)
         else:
@@ -260,7 +261,7 @@ class Bridge:
         except self._kafka.KafkaException as error:
             self._trouble = self._clean(_words(error))
         if self._uncommitted:
-            self._say_once(f"rows have landed that the broker does not yet know to be read: {self._trouble}. Trying again")
+            self._say_once("commit", f"rows have landed, and the broker does not take it: {self._trouble}. Trying again")
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self._joined, self._heard_at = True, time.monotonic()
@@ -283,7 +284,7 @@ class Bridge:
                         "anew, and is read from where auto.offset.reset says"
                     )
         except self._kafka.KafkaException as error:
-            self._say_once(f"the broker does not say where the partitions begin and end: {self._clean(_words(error))}")
+            self._say_once("ends", f"the broker does not say where the partitions begin and end: {self._clean(_words(error))}")
 
     def _revoked(self, _consumer: Any, partitions: list[Any]) -> None:
         """Others get the partitions: what waits of them is landed and committed first."""
@@ -297,7 +298,8 @@ class Bridge:
     def _lost(self, _consumer: Any, partitions: list[Any]) -> None:
         """Others have the partitions already, and are sent what was not committed."""
         places = [(each.topic, each.partition) for each in partitions]
-        self._say(f"lost {', '.join(f'{topic} [{partition}]' for topic, partition in places)} to others of its group")
+        names = ", ".join(f"{topic} [{partition}]" for topic, partition in places)
+        self._say(f"no longer has {names}: what is not committed is delivered again")
         self._forget(places)
 
     def _forget(self, places: list[Place]) -> None:
@@ -313,7 +315,7 @@ class Bridge:
         if error.code() in (codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED, codes._SSL) or error.fatal():
             self._failure = f"the broker and the bridge do not agree on who they are: {text}. See to the file of --config"
         elif error.code() == codes._ALL_BROKERS_DOWN:
-            self._say_once(f"no broker answers: {self._trouble}. Trying until one does")
+            self._say_once("away", f"no broker answers: {self._trouble or text}. Trying until one does")
         else:
             self._trouble = text
 
@@ -330,13 +332,13 @@ class Bridge:
         if error.code() == codes.UNKNOWN_TOPIC_OR_PART and self._until_end:
             raise BridgeError(f"{text}. Make the topic, or name another")
         self._trouble = text
-        self._say_once(f"{text}. Trying again")
+        self._say_once(text, f"{text}. Trying again")
 
-    def _say_once(self, text: str) -> None:
-        """Say it, unless it was said in the last minutes."""
+    def _say_once(self, about: str, text: str) -> None:
+        """Say it, unless something was said about this in the last minutes."""
         now = time.monotonic()
-        if now - self._said.get(text, -SAY_AGAIN_S) >= SAY_AGAIN_S:
-            self._said = {**{told: at for told, at in self._said.items() if now - at < SAY_AGAIN_S}, text: now}
+        if now - self._said.get(about, -math.inf) >= SAY_AGAIN_S:
+            self._said = {**{told: at for told, at in self._said.items() if now - at < SAY_AGAIN_S}, about: now}
             self._say(text)
 
     def _say(self, text: str) -> None:

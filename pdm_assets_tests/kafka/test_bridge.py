@@ -68,7 +68,8 @@ class Plant:
         self.data = folder / "data"
         self.config = folder / "kafka.properties"
         self.write_config(f"bootstrap.servers={kafka.address}\n")
-        self.producer = Producer({"bootstrap.servers": kafka.address})
+        self.producer = Producer({"bootstrap.servers": kafka.address, "log_level": "2"})
+        self.admin = AdminClient({"bootstrap.servers": kafka.address, "log_level": "2"})
         self.said: list[str] = []
 
     def write_config(self, text: str) -> None:
@@ -77,8 +78,7 @@ class Plant:
 
     def topic(self, stem: str = "readings", partitions: int = 1) -> str:
         topic = f"{self.name}.{stem}"
-        made = AdminClient({"bootstrap.servers": self.kafka.address}).create_topics([NewTopic(topic, partitions)])
-        made[topic].result()
+        self.admin.create_topics([NewTopic(topic, partitions)])[topic].result()
         return topic
 
     def send(self, topic: str, *values: bytes | None, partition: int = 0) -> None:
@@ -355,8 +355,7 @@ def test_rows_that_the_broker_deleted_unread_are_told(plant):
     plant.send(topic, reading(1))
     plant.to_the_end(topic)
     plant.send(topic, reading(2), reading(3))
-    admin = AdminClient({"bootstrap.servers": plant.kafka.address})
-    for each in admin.delete_records([TopicPartition(topic, 0, 2)]).values():
+    for each in plant.admin.delete_records([TopicPartition(topic, 0, 2)]).values():
         each.result()
     plant.to_the_end(topic)
     assert any("offsets 1 to 1 are gone, deleted by the broker" in said for said in plant.said)
