@@ -34,7 +34,7 @@ COMMAND = "from pdm_assets.cli import main; main()"
 DIES = """
 import os, signal
 from pdm_assets.resources.kafka_bridge import Bridge
-Bridge._commit = lambda bridge: bridge._uncommitted and os.kill(os.getpid(), signal.SIGKILL)
+Bridge._commit = lambda bridge: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -311,7 +311,7 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(plant):
     topic = plant.topic()
     with plant.running(plant.bridge(topic, minutes=1 / 60)):
         plant.send(topic, reading(1))
-        wait_until(lambda: len(plant.files()) == 1, "the row has landed")
+        wait_until(lambda: plant.committed(topic) == 1, "the row has landed and is committed")
         plant.kafka.stop()
         wait_until(lambda: any(said.startswith("no broker answers: ") for said in plant.said), "the outage is told")
         plant.kafka.start()
@@ -320,6 +320,25 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(plant):
     assert plant.machines() == [1, 2]
     assert sum(said.startswith("no broker answers: ") for said in plant.said) == 1
     assert plant.committed(topic) == 2
+
+
+def test_a_bridge_that_ends_while_the_broker_is_away_lands_what_waits_and_says_that_it_will_come_again(plant):
+    topic = plant.topic()
+    bridge = plant.bridge(topic)
+    thread = threading.Thread(target=_stop_both, args=(plant, bridge))
+    plant.send(topic, reading(1))
+    thread.start()
+    with pytest.raises(BridgeError, match=r"have landed, but the broker did not take that as read: .*counted as duplicates"):
+        bridge.run()
+    thread.join()
+    plant.kafka.start()
+    assert plant.machines() == [1]
+
+
+def _stop_both(plant: Plant, bridge: Bridge) -> None:
+    wait_until(lambda: bool(bridge._waiting), "the row waits")
+    plant.kafka.stop()
+    bridge.stop()
 
 
 def test_a_wrong_password_ends_it_and_the_right_one_is_never_told(plant):
