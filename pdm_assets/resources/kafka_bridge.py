@@ -4,6 +4,7 @@ So each message lands at least once. One that is delivered again, to this bridge
 equal row, which the platform counts as a duplicate.
 """
 
+import math
 import stat
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ POLL_S = 0.5
 REQUEST_S = 15.0
 PATIENCE_S = 120.0  # of a bridge that is to end, without a word from the broker, which keeps a dead member's seat for 45 s
 SAY_AGAIN_S = 300.0
-COMMIT_AGAIN_S = 5.0
+COMMIT_AGAIN_S, COMMIT_ANSWER_S = 5.0, 60.0
 MOST_MEMORY = 64 << 20  # bytes of waiting rows, about
 MOST_CORRECTIONS = 10  # files of a partition that are ended early for a row that corrects one of theirs, until all are landed
 LONGEST_TOPIC = 180  # characters: the name of a file has it, and a file system takes 255
@@ -130,17 +131,18 @@ class Bridge:
         ]
         self._say_raw = say
         try:
-            self._consumer = confluent_kafka.Consumer({**config, "error_cb": self._hear})
+            self._consumer = confluent_kafka.Consumer({**config, "error_cb": self._hear, "on_commit": self._answered})
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
             self._secrets = [value for name, value in config.items() if value not in (*DEFAULTS.values(), *FIXED.values())]
             raise BridgeError(self._clean(f"the client refuses its configuration: {_words(error)}")) from None
         self._stopped = False
         self._failure: str | None = None
-        self._trouble = "none was told"
+        self._trouble = ""  # the last that the client told of
         self._said: dict[str, float] = {}
         self._waiting: dict[Place, Waiting] = {}
         self._uncommitted: dict[Place, int] = {}
         self._commit_at = 0.0
+        self._gave_up = False  # of rows that have landed it is not known whether the broker took them as read
         self._corrections: dict[Place, int] = defaultdict(int)
         self._known_left_out: set[tuple[str, str]] = set()
         self._joined = False
@@ -162,12 +164,7 @@ class Bridge:
             while not self._stopped and not (self._until_end and self._joined and not self._open_ends):
                 self._step()
             self._land_all()
-            self._commit()
-            if self._uncommitted:
-                raise BridgeError(
-                    f"the last rows have landed, but the broker did not take that as read: {self._trouble}. They will be "
-                    "delivered again, and counted as duplicates then"
-                )
+            self._commit_last()
         except (OSError, LandingError) as error:
             raise BridgeError(
                 f"can't land: {error}. Nothing of it is committed: see to it and start the bridge again"
@@ -184,7 +181,7 @@ class Bridge:
             raise BridgeError(self._failure)
         if message is None:
             if self._until_end and time.monotonic() - self._heard_at > PATIENCE_S:
-                raise BridgeError(f"no word from the broker for {PATIENCE_S:.0f} s; the last trouble: {self._trouble}")
+                raise BridgeError(f"no word from the broker for {PATIENCE_S:.0f} s; {self._trouble or 'no reason was told'}")
         elif (error := message.error()) is not None:
             self._judge(error, message)
         else:
@@ -192,7 +189,7 @@ class Bridge:
             self._take(message)
         if self._is_due():
             self._land_all()
-        if self._uncommitted and time.monotonic() > self._commit_at:
+        if self._uncommitted and time.monotonic() >= self._commit_at:
             self._commit()
 
     def _is_due(self) -> bool:
@@ -246,21 +243,36 @@ class Bridge:
         self._corrections.clear()
 
     def _commit(self) -> None:
-        """Say to the broker what has landed. What it does not take is said again later, or delivered again."""
-        if not self._uncommitted:
-            return
-        self._commit_at = time.monotonic() + COMMIT_AGAIN_S
-        offsets = [self._kafka.TopicPartition(*place, offset) for place, offset in self._uncommitted.items()]
-        try:
-            for answer in self._consumer.commit(offsets=offsets, asynchronous=False):
-                if answer.error is None:
-                    self._uncommitted.pop((answer.topic, answer.partition), None)
-                else:
-                    self._trouble = self._clean(str(answer.error))
-        except self._kafka.KafkaException as error:
-            self._trouble = self._clean(_words(error))
-        if self._uncommitted:
-            self._say_once(f"rows have landed that the broker does not yet know to be read: {self._trouble}. Trying again")
+        """Say to the broker what has landed, without waiting for its answer: where it is away, none comes for minutes."""
+        self._commit_at = time.monotonic() + COMMIT_ANSWER_S
+        self._consumer.commit(offsets=self._offsets(), asynchronous=True)
+
+    def _commit_last(self) -> None:
+        """The same, for a while with the answer."""
+        until, self._gave_up = time.monotonic() + REQUEST_S, False
+        while self._uncommitted and time.monotonic() < until and self._failure is None:
+            if time.monotonic() >= self._commit_at:
+                self._commit()
+            self._consumer.poll(POLL_S)  # a message that comes now is not taken, so it is delivered again
+        if self._uncommitted or self._gave_up:
+            raise BridgeError(
+                "the last rows have landed, but the broker did not take that as read: "
+                f"{self._failure or self._trouble or 'no answer'}. They will be delivered again, and counted as duplicates then"
+            )
+
+    def _offsets(self) -> list[Any]:
+        return [self._kafka.TopicPartition(*place, offset) for place, offset in self._uncommitted.items()]
+
+    def _answered(self, error: Any, partitions: list[Any]) -> None:
+        """The broker's answer to a commit; what it did not take is said again later, or delivered again."""
+        for each in partitions:
+            place, trouble = (each.topic, each.partition), error or each.error
+            if trouble is None and self._uncommitted.get(place, each.offset + 1) <= each.offset:
+                del self._uncommitted[place]
+            elif trouble is not None and place in self._uncommitted:
+                self._trouble = self._clean(trouble.str())
+                self._commit_at = time.monotonic() + COMMIT_AGAIN_S
+                self._say_once("commit", f"rows have landed, and the broker does not take it: {self._trouble}. Trying again")
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self._joined, self._heard_at = True, time.monotonic()
@@ -283,7 +295,7 @@ class Bridge:
                         "anew, and is read from where auto.offset.reset says"
                     )
         except self._kafka.KafkaException as error:
-            self._say_once(f"the broker does not say where the partitions begin and end: {self._clean(_words(error))}")
+            self._say_once("ends", f"the broker does not say where the partitions begin and end: {self._clean(_words(error))}")
 
     def _revoked(self, _consumer: Any, partitions: list[Any]) -> None:
         """Others get the partitions: what waits of them is landed and committed first."""
@@ -291,13 +303,19 @@ class Bridge:
         for place in places:
             if place in self._waiting:
                 self._land(place)
-        self._commit()
+        if self._uncommitted:
+            try:  # with the answer: once this returns, others read from where the broker thinks that this one was
+                self._answered(None, self._consumer.commit(offsets=self._offsets(), asynchronous=False))
+            except self._kafka.KafkaException as error:
+                self._answered(error.args[0], self._offsets())
         self._forget(places)
 
     def _lost(self, _consumer: Any, partitions: list[Any]) -> None:
         """Others have the partitions already, and are sent what was not committed."""
         places = [(each.topic, each.partition) for each in partitions]
-        self._say(f"lost {', '.join(f'{topic} [{partition}]' for topic, partition in places)} to others of its group")
+        names = ", ".join(f"{topic} [{partition}]" for topic, partition in places)
+        self._say(f"no longer has {names}: what is not committed is delivered again")
+        self._gave_up |= any(place in self._uncommitted for place in places)
         self._forget(places)
 
     def _forget(self, places: list[Place]) -> None:
@@ -313,7 +331,7 @@ class Bridge:
         if error.code() in (codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED, codes._SSL) or error.fatal():
             self._failure = f"the broker and the bridge do not agree on who they are: {text}. See to the file of --config"
         elif error.code() == codes._ALL_BROKERS_DOWN:
-            self._say_once(f"no broker answers: {self._trouble}. Trying until one does")
+            self._say_once("away", f"no broker answers: {self._trouble or text}. Trying until one does")
         else:
             self._trouble = text
 
@@ -330,13 +348,13 @@ class Bridge:
         if error.code() == codes.UNKNOWN_TOPIC_OR_PART and self._until_end:
             raise BridgeError(f"{text}. Make the topic, or name another")
         self._trouble = text
-        self._say_once(f"{text}. Trying again")
+        self._say_once(text, f"{text}. Trying again")
 
-    def _say_once(self, text: str) -> None:
-        """Say it, unless it was said in the last minutes."""
+    def _say_once(self, about: str, text: str) -> None:
+        """Say it, unless something was said about this in the last minutes."""
         now = time.monotonic()
-        if now - self._said.get(text, -SAY_AGAIN_S) >= SAY_AGAIN_S:
-            self._said = {**{told: at for told, at in self._said.items() if now - at < SAY_AGAIN_S}, text: now}
+        if now - self._said.get(about, -math.inf) >= SAY_AGAIN_S:
+            self._said = {**{told: at for told, at in self._said.items() if now - at < SAY_AGAIN_S}, about: now}
             self._say(text)
 
     def _say(self, text: str) -> None:

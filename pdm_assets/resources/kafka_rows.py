@@ -4,6 +4,7 @@ A value is written as it came and judged by the platform, like that of any lande
 line of two fields, which no table has: the platform quarantines it, and its text there says what is wrong with which message.
 """
 
+import functools
 import json
 import os
 import re
@@ -61,8 +62,7 @@ def row_of(table: Table, offset: int, key: bytes | None, value: bytes | None) ->
 
 
 def _row(table: Table, value: bytes) -> Row:
-    columns = FILE_COLUMNS[table.key]
-    known = {name.lower(): landed for landed, ours in columns.items() for name in (landed, ours)}
+    columns, known = FILE_COLUMNS[table.key], _known_names(table.key)
     try:
         parsed = json.loads(
             value.decode("utf-8-sig"), object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=str
@@ -86,6 +86,12 @@ def _row(table: Table, value: bytes) -> Row:
     fields = [values.get(name, "") for name in columns]
     of_key = tuple(values.get(name, "").strip() for name, ours in columns.items() if ours in table.unique)
     return Row(csv_line(fields), of_key, frozenset(others))
+
+
+@functools.cache
+def _known_names(table_key: str) -> dict[str, str]:
+    """The landed column by each of its names, in lower case."""
+    return {name.lower(): landed for landed, ours in FILE_COLUMNS[table_key].items() for name in (landed, ours)}
 
 
 def _text_of(name: str, content: Any) -> str:

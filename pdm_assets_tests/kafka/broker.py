@@ -56,6 +56,7 @@ JARS = [
     "org.scala-lang:scala-library:2.13.16",
     "org.scala-lang:scala-reflect:2.13.16",
     "org.slf4j:slf4j-api:1.7.36",
+    "org.slf4j:slf4j-simple:1.7.36",
 ]
 
 

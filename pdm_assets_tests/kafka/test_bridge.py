@@ -34,7 +34,7 @@ COMMAND = "from pdm_assets.cli import main; main()"
 DIES = """
 import os, signal
 from pdm_assets.resources.kafka_bridge import Bridge
-Bridge._commit = lambda bridge: bridge._uncommitted and os.kill(os.getpid(), signal.SIGKILL)
+Bridge._commit = lambda bridge: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -68,7 +68,8 @@ class Plant:
         self.data = folder / "data"
         self.config = folder / "kafka.properties"
         self.write_config(f"bootstrap.servers={kafka.address}\n")
-        self.producer = Producer({"bootstrap.servers": kafka.address})
+        self.producer = Producer({"bootstrap.servers": kafka.address, "log_level": "2"})
+        self.admin = AdminClient({"bootstrap.servers": kafka.address, "log_level": "2"})
         self.said: list[str] = []
 
     def write_config(self, text: str) -> None:
@@ -77,8 +78,7 @@ class Plant:
 
     def topic(self, stem: str = "readings", partitions: int = 1) -> str:
         topic = f"{self.name}.{stem}"
-        made = AdminClient({"bootstrap.servers": self.kafka.address}).create_topics([NewTopic(topic, partitions)])
-        made[topic].result()
+        self.admin.create_topics([NewTopic(topic, partitions)])[topic].result()
         return topic
 
     def send(self, topic: str, *values: bytes | None, partition: int = 0) -> None:
@@ -311,7 +311,7 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(plant):
     topic = plant.topic()
     with plant.running(plant.bridge(topic, minutes=1 / 60)):
         plant.send(topic, reading(1))
-        wait_until(lambda: len(plant.files()) == 1, "the row has landed")
+        wait_until(lambda: plant.committed(topic) == 1, "the row has landed and is committed")
         plant.kafka.stop()
         wait_until(lambda: any(said.startswith("no broker answers: ") for said in plant.said), "the outage is told")
         plant.kafka.start()
@@ -320,6 +320,25 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(plant):
     assert plant.machines() == [1, 2]
     assert sum(said.startswith("no broker answers: ") for said in plant.said) == 1
     assert plant.committed(topic) == 2
+
+
+def test_a_bridge_that_ends_while_the_broker_is_away_lands_what_waits_and_says_that_it_will_come_again(plant):
+    topic = plant.topic()
+    bridge = plant.bridge(topic)
+    thread = threading.Thread(target=_stop_both, args=(plant, bridge))
+    plant.send(topic, reading(1))
+    thread.start()
+    with pytest.raises(BridgeError, match=r"have landed, but the broker did not take that as read: .*counted as duplicates"):
+        bridge.run()
+    thread.join()
+    plant.kafka.start()
+    assert plant.machines() == [1]
+
+
+def _stop_both(plant: Plant, bridge: Bridge) -> None:
+    wait_until(lambda: bool(bridge._waiting), "the row waits")
+    plant.kafka.stop()
+    bridge.stop()
 
 
 def test_a_wrong_password_ends_it_and_the_right_one_is_never_told(plant):
@@ -355,8 +374,7 @@ def test_rows_that_the_broker_deleted_unread_are_told(plant):
     plant.send(topic, reading(1))
     plant.to_the_end(topic)
     plant.send(topic, reading(2), reading(3))
-    admin = AdminClient({"bootstrap.servers": plant.kafka.address})
-    for each in admin.delete_records([TopicPartition(topic, 0, 2)]).values():
+    for each in plant.admin.delete_records([TopicPartition(topic, 0, 2)]).values():
         each.result()
     plant.to_the_end(topic)
     assert any("offsets 1 to 1 are gone, deleted by the broker" in said for said in plant.said)
