@@ -87,17 +87,16 @@ def jars() -> Path:
         ivy,
         "-ivy",
         cache / "ivy.xml",
-        "-cache",
-        cache / "ivy",
         "-confs",
         "default",
         "-retrieve",
         pattern,
     ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    with tempfile.TemporaryDirectory() as scratch:  # two checkouts may fetch at once
+        command += ["-cache", scratch]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0 or len(list((cache / "jars").glob("*.jar"))) < len(JARS):
         raise NoBroker("Kafka's jars can't be fetched from Maven Central: " + "\n".join(done.stdout.splitlines()[-15:]))
-    shutil.rmtree(cache / "ivy")
     complete.write_text("\n".join(JARS))
     return cache / "jars"
 
