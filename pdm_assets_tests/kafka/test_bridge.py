@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pdm_assets.cli import main
+from pdm_assets.resources import kafka_bridge
 from pdm_assets.resources.kafka_bridge import Bridge, BridgeError, read_config
 from pdm_assets.resources.landing import LandingZone
 from pdm_assets.schemas.raw import ERRORS, TELEMETRY
@@ -322,7 +323,8 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(plant):
     assert plant.committed(topic) == 2
 
 
-def test_a_bridge_that_ends_while_the_broker_is_away_lands_what_waits_and_says_that_it_will_come_again(plant):
+def test_a_bridge_that_ends_while_the_broker_is_away_lands_what_waits_and_says_that_it_will_come_again(plant, monkeypatch):
+    monkeypatch.setattr(kafka_bridge, "REQUEST_S", 2.0)  # as long is waited for an answer that can't come
     topic = plant.topic()
     bridge = plant.bridge(topic)
     thread = threading.Thread(target=_stop_both, args=(plant, bridge))
