@@ -214,6 +214,9 @@ class Engine:
         with _locked(self.folder / "lease.lock", fcntl.LOCK_SH):
             with _locked(self.folder / "start.lock", fcntl.LOCK_EX):
                 info = self.info()
+                if info is None and (coming := self._starting()) is not None:
+                    # Whoever asked for it was killed: it comes up all the same, and another would be refused the lake.
+                    info = self._wait_for(coming.pid)
                 if info is None or not _answers(info):
                     self._clear(info)
                     info = self._start()
@@ -263,19 +266,30 @@ class Engine:
 
     def _end_start(self) -> bool:
         """End a supervisor that has not yet written down its engine; it ends its JVM."""
-        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess), (self.folder / "writer.lock").open() as lock:
-            if _is_free(lock):
-                return False
-            holder = re.search(r"the Spark engine \(pid (\d+)\)", lock.read())
-            if holder is None:
-                return False
-            supervisor = psutil.Process(int(holder[1]))
-            if str(self.folder) in supervisor.cmdline():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if (supervisor := self._starting()) is not None:
                 supervisor.terminate()
                 with contextlib.suppress(psutil.TimeoutExpired):
                     supervisor.wait(15)
                 return True
         return False
+
+    def _starting(self) -> psutil.Process | None:
+        """A supervisor that holds the lake and has not yet written down its engine, or no longer has it."""
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess), (self.folder / "writer.lock").open() as lock:
+            holder = None if _is_free(lock) else re.search(r"the Spark engine \(pid (\d+)\)", lock.read())
+            if holder is not None and str(self.folder) in (supervisor := psutil.Process(int(holder[1]))).cmdline():
+                return supervisor
+        return None
+
+    def _wait_for(self, supervisor_pid: int) -> EngineInfo | None:
+        """The engine of a supervisor, once it is up; None if the supervisor ends, or takes too long."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and psutil.pid_exists(supervisor_pid):
+            if (info := self.info()) is not None and info.supervisor_pid == supervisor_pid:
+                return info
+            time.sleep(0.05)
+        return None
 
     def _recorded(self) -> EngineInfo | None:
         try:
@@ -311,13 +325,10 @@ class Engine:
             json.dumps(dataclasses.asdict(self.sizing)),
         ]
         pid = int(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if (info := self.info()) is not None and info.supervisor_pid == pid:
-                return info
-            if not psutil.pid_exists(pid):
-                raise EngineError(f"the Spark engine did not start. {self._why()}")
-            time.sleep(0.05)
+        if (info := self._wait_for(pid)) is not None:
+            return info
+        if not psutil.pid_exists(pid):
+            raise EngineError(f"the Spark engine did not start. {self._why()}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         raise EngineError(f"the Spark engine did not answer within {START_TIMEOUT_S} s. {self._why()}")

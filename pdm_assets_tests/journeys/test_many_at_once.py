@@ -187,7 +187,11 @@ def test_a_backfill_whose_engine_and_process_are_killed_gets_through_by_itself(i
     worker_of(data).kill()
     it.wait_for("the backfill", lambda: it.backfill_status(launched).startswith("COMPLETED"), timeout=600, may_fail=True)
     assert it.backfill_status(launched) == "COMPLETED_SUCCESS"
-    assert sorted(run["status"] for run in ours()) == ["FAILURE", "FAILURE", "SUCCESS"]
+    ended = sorted(run["status"] for run in ours())
+    # Twice it was killed; a run in between may meet what the kill before left, and is tried again as well.
+    assert ended[-1:] == ["SUCCESS"]
+    assert set(ended[:-1]) == {"FAILURE"}
+    assert len(ended) >= 3
     check_logs(data)
     assert content(data, "scores/component_risk").equals(before)
 

@@ -1,11 +1,15 @@
 """The engine's life: attached to, shared, replaced when dead or hung, stopped when idle. Each start costs seconds."""
 
+import json
 import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import asdict
 
 import grpc
 import psutil
@@ -14,7 +18,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.connect.proto import AnalyzePlanRequest, SparkConnectServiceStub
 
 from pdm_assets.resources import engine as module
-from pdm_assets.resources.engine import Engine, EngineError, Sizing, the_only_writer
+from pdm_assets.resources.engine import Engine, EngineError, Sizing, private_folder, the_only_writer
 
 SIZING = Sizing(cores=1, memory_mb=1024, idle_minutes=5)
 
@@ -173,3 +177,18 @@ def test_one_that_is_still_starting_is_stopped_too(tmp_path):
     assert failed
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not starting.stop()
+
+
+def test_one_that_is_still_starting_for_somebody_who_was_killed_is_waited_for(tmp_path):
+    engine = Engine(tmp_path, SIZING)
+    private_folder(engine.folder)
+    command = [sys.executable, "-m", "pdm_assets.resources.engine", str(engine.folder), json.dumps(asdict(SIZING))]
+    pid = int(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
+    while engine._starting() is None:
+        assert psutil.pid_exists(pid)
+        time.sleep(0.01)
+    try:
+        with engine.lease() as info:
+            assert info.supervisor_pid == pid
+    finally:
+        engine.stop()
