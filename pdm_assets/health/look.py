@@ -36,7 +36,6 @@ TRIED_AGAIN_S = 900  # a failed run that is about to be tried again for longer i
 RUNS_LOOKED_AT = 1000
 CHECKS_LOOKED_AT = 200  # evaluations of a failing check, for since when it fails
 WEB_PATIENCE_S = 10
-NAMED = 3
 SAID = 160  # characters of a check's words
 
 METRICS = {
@@ -161,17 +160,6 @@ def instant(seconds: float) -> dt.datetime:
 def begin(day: dt.date) -> dt.datetime:
     """When a day begins."""
     return dt.datetime.combine(day, dt.time(), dt.UTC)
-
-
-def few(things: Sequence[object]) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
-    return ", ".join(map(str, things[:NAMED])) + more
-
-
-def first_line(text: str) -> str:
-    """The first line of a text."""
-    return text.strip().split("\n", 1)[0]
 
 
 def length(seconds: float) -> str:

@@ -38,12 +38,11 @@ from pdm_assets.health.look import (
     Metric,
     NotAsked,
     Said,
-    few,
-    first_line,
     instant,
     length,
     level_of,
 )
+from pdm_assets.resources.verify import few, first_line
 
 
 def database(look: Look) -> Said:

@@ -18,8 +18,6 @@ from pdm_assets.health.look import (
     NotAsked,
     Said,
     begin,
-    few,
-    first_line,
     instant,
     length,
     level_of,
@@ -27,6 +25,7 @@ from pdm_assets.health.look import (
 from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import LakeError, LakeGone
 from pdm_assets.resources.model_store import NoSuchModel
+from pdm_assets.resources.verify import few, first_line
 from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, OBSERVATIONS
 from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY, quarantine_of
 from pdm_assets.schemas.table import DATE

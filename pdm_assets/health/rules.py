@@ -12,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 
 from pdm_assets.health import of_dagster, of_lake
-from pdm_assets.health.look import Level, Look, NotAsked, Said, first_line
+from pdm_assets.health.look import Level, Look, NotAsked, Said
 from pdm_assets.health.told import Finding
+from pdm_assets.resources.verify import first_line
 from pdm_assets.settings import Settings
 
 

@@ -442,6 +442,8 @@ def _supervise(folder: Path, sizing: Sizing) -> None:
         jvm = None
         try:
             with one_fetches(sizing.store, lambda: stopping):
+                if stopping:
+                    return
                 jvm = _launch(folder, sizing, port, token, writer.fileno())
                 while not stopping and jvm.poll() is None and not _accepts(port):
                     time.sleep(0.05)

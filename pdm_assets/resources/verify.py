@@ -85,7 +85,7 @@ class Verifier:
         except UNREADABLE as error:
             named = {}
             yield Finding(
-                REGISTRY.key, f"it can't be read, so what models name is not known: {_first_line(error)}", RESTORE_FILES
+                REGISTRY.key, f"it can't be read, so what models name is not known: {first_line(str(error))}", RESTORE_FILES
             )
         for table in tables:
             yield from self._table(table, seen)
@@ -105,7 +105,7 @@ class Verifier:
             actions = delta.get_add_actions(flatten=True)
         except UNREADABLE as error:
             yield Finding(
-                table.key, f"its log can't be read: {_first_line(error)}", "put the table's _delta_log back from a backup"
+                table.key, f"its log can't be read: {first_line(str(error))}", "put the table's _delta_log back from a backup"
             )
             return
         if stored != FORMAT:
@@ -136,7 +136,7 @@ class Verifier:
     def _versions(self, table: Table, named: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
         for version, models in sorted(named.items()):
             if why := unreadable(self.lake, table, version):
-                what = f"version {version}, which model {_few(models)} was made from, can't be read: {why}"
+                what = f"version {version}, which model {few(models)} was made from, can't be read: {why}"
                 todo = "put its files back from a backup; the model scores without, but what it learnt from is lost"
                 yield Finding(table.key, what, todo)
 
@@ -156,7 +156,7 @@ class Verifier:
                 found.missing.append(name)
                 continue
             except UNREADABLE as error:
-                found.damaged.append(f"{name}: {_first_line(error)}")
+                found.damaged.append(f"{name}: {first_line(str(error))}")
                 continue
             if part.num_rows != rows:
                 found.damaged.append(f"{name} has {part.num_rows} rows, not {rows}")
@@ -219,13 +219,13 @@ class Verifier:
                 odd.append(day)
         if waiting:
             todo = "the landing sensor takes them; is it on? Or materialize these days"
-            yield Finding(table.key, f"files landed since {_few(waiting)} was written", todo, is_wrong=False)
+            yield Finding(table.key, f"files landed since {few(waiting)} was written", todo, is_wrong=False)
         again = f"materialize {table.key} of these days"
         if untaken:
-            what = f"rows landed for {_few(untaken)}, but neither {table.key} nor its quarantine holds any"
+            what = f"rows landed for {few(untaken)}, but neither {table.key} nor its quarantine holds any"
             yield Finding(table.key, what, again)
         if too_many:
-            what = f"{_few(too_many)} hold more rows than landed: files are gone from landing/{table.name}, or were replaced"
+            what = f"{few(too_many)} hold more rows than landed: files are gone from landing/{table.name}, or were replaced"
             yield Finding(table.key, what, f"put the files back; {again} only if the rows are to go too")
         if odd:
             yield from self._lost(table, odd, {day: quarantine[day].rows for day in odd if day in quarantine})
@@ -249,17 +249,17 @@ class Verifier:
         lost = [day for day in days if homeless.get(day, 0) + refused.get(day, 0) > quarantined.get(day, 0)]
         strangers = sorted(_by_day(stored.join(good, key, join_type="left anti")))
         if lost:
-            what = f"landed rows of {_few(lost)} are neither in {table.key} nor in its quarantine"
+            what = f"landed rows of {few(lost)} are neither in {table.key} nor in its quarantine"
             yield Finding(table.key, what, f"materialize {table.key} of these days: it takes them from landing/ again")
         if strangers:
-            what = f"{_few(strangers)} hold rows that no landed file has: written by hand, restored, or the files changed"
+            what = f"{few(strangers)} hold rows that no landed file has: written by hand, restored, or the files changed"
             yield Finding(table.key, what, f"materialize {table.key} of these days, or put the files back")
 
     def _models(self) -> Iterator[Finding]:
         try:
             registered, decisions = self.store.registered(), self.store.decisions()
         except UNREADABLE as error:
-            yield Finding("models", f"registry or decisions can't be read: {_first_line(error)}", RESTORE_FILES)
+            yield Finding("models", f"registry or decisions can't be read: {first_line(str(error))}", RESTORE_FILES)
             return
         for model in registered:
             try:
@@ -275,18 +275,16 @@ class Verifier:
 
 def _data(table: Table, days: Days) -> Iterator[Finding]:
     if missing := [name for day in days.values() for name in day.missing]:
-        yield Finding(table.key, f"{len(missing)} files are missing: {_few(missing)}", RESTORE_FILES)
+        yield Finding(table.key, f"{len(missing)} files are missing: {few(missing)}", RESTORE_FILES)
     if damaged := [said for day in days.values() for said in day.damaged]:
-        yield Finding(table.key, f"{len(damaged)} files are damaged: {_few(damaged)}", RESTORE_FILES)
+        yield Finding(table.key, f"{len(damaged)} files are damaged: {few(damaged)}", RESTORE_FILES)
     again = f"materialize {table.key} of these days"
     if twice := [str(day) for day, found in days.items() if found.duplicates]:
         rows = sum(found.duplicates for found in days.values())
-        what = f"{rows} rows have the key ({', '.join(table.unique)}) of another" + (
-            f" on {_few(twice)}" if table.daily else ""
-        )
+        what = f"{rows} rows have the key ({', '.join(table.unique)}) of another" + (f" on {few(twice)}" if table.daily else "")
         yield Finding(table.key, what, again if table.daily else "restore a version from before they came")
     if elsewhere := [day for day, found in days.items() if found.misplaced]:
-        yield Finding(table.key, f"rows of other days are kept under {_few(elsewhere)}", again)
+        yield Finding(table.key, f"rows of other days are kept under {few(elsewhere)}", again)
 
 
 def _coverage(seen: Mapping[str, Days], lake: Lake) -> Iterator[Finding]:
@@ -305,7 +303,7 @@ def _coverage(seen: Mapping[str, Days], lake: Lake) -> Iterator[Finding]:
         (COMPONENT_RISK, observed & in_force, scores, "there are features and a model"),
     ):
         if gaps := sorted(day for day in expected - has if day in _span(has)):
-            yield Finding(table.key, f"{_few(gaps)} are empty, although {why}", f"materialize {table.key} of these days")
+            yield Finding(table.key, f"{few(gaps)} are empty, although {why}", f"materialize {table.key} of these days")
 
 
 def _span(days: set[dt.date]) -> set[dt.date]:
@@ -337,11 +335,13 @@ def _holds(part: StagedPart, day: dt.date, first: dt.date) -> bool:
     return max(part.first_day, first) <= day <= max(part.last_day, first)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
+def first_line(text: str) -> str:
+    """The first line of a text, such as an error's: what follows is for those who mend the code."""
+    return text.strip().split("\n", 1)[0]
 
 
-def _few(things: Sequence[object]) -> str:
+def few(things: Sequence[object]) -> str:
+    """The first few of things, and how many more there are."""
     more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
     return ", ".join(map(str, things[:NAMED])) + more
 
