@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pdm_assets_tests.ports import free_ports
+
 BUCKET = "plant"
 
 
@@ -18,9 +20,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()  # they remember the server of before
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     environ = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "AKIATESTS",

@@ -112,8 +112,11 @@ def _check(folder: Path) -> None:
     """Compare every file with the checksums that the platform sealed the folder with."""
     if not (folder / "SHA256SUMS").is_file():
         raise ServedModelError(f"{folder} has no SHA256SUMS: it was never written whole")
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split("  ", 1)
+    sums = dict(line.split("  ", 1)[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"SHA256SUMS"}
+    if found - sums.keys():  # Spark's format is of any file in a folder: one more would be read
+        raise ServedModelError(f"{folder} holds {min(found - sums.keys())}, which is not of the model")
+    for name, digest in sums.items():
         if not (folder / name).is_file():
             raise ServedModelError(f"{folder} lacks {name}")
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:

@@ -5,6 +5,7 @@ equal row, which the platform counts as a duplicate.
 """
 
 import math
+import re
 import stat
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ SAY_AGAIN_S = 300.0
 COMMIT_AGAIN_S, COMMIT_ANSWER_S = 5.0, 60.0
 MOST_MEMORY = 64 << 20  # bytes of waiting rows, about
 MOST_CORRECTIONS = 10  # files of a partition that are ended early for a row that corrects one of theirs, until all are landed
-LONGEST_TOPIC = 180  # characters: the name of a file has it, and a file system takes 255
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,180}")  # Kafka's names; shorter, for a file's name has it. With ^ it would be a pattern
 FIXED = {"enable.auto.commit": "false", "enable.partition.eof": "true"}
 DEFAULTS = {
     "group.id": "pdm-assets",
@@ -56,8 +57,8 @@ def topics_of(pairs: tuple[str, ...]) -> dict[str, Table]:
                 f"{pair}: the fleet's list can't come from a topic. A list holds from the first day on, or from that in its "
                 "name, so every file of it makes all these days anew: land machines.csv when the fleet changes"
             )
-        if name not in tables or not 0 < len(topic) <= LONGEST_TOPIC:
-            raise BridgeError(f"{pair}: write TABLE=TOPIC, the table being one of {', '.join(tables)}")
+        if name not in tables or not TOPIC.fullmatch(topic):
+            raise BridgeError(f"{pair}: write TABLE=TOPIC, a topic's own name, the table being one of {', '.join(tables)}")
         if topic in topics:
             raise BridgeError(f"{pair}: the topic {topic} is named twice; a topic holds the rows of one table")
         topics[topic] = tables[name]
@@ -219,6 +220,7 @@ class Bridge:
                 self._say(f"{topic}: the field {name!r} is no column of {table.key} ({columns}) and is left out, from now on")
         if len(waiting.lines) >= self._rows:
             self._land(place)
+            self._corrections.pop(place, None)  # a full file bears as many small ones
         self._reached(place, offset + 1)
 
     def _reached(self, place: Place, offset: int) -> None:
@@ -234,8 +236,10 @@ class Bridge:
         self._commit_at = 0.0
         more = [f"{waiting.no_rows} that are no rows, for quarantine"] if waiting.no_rows else []
         more += [f"fields left out: {', '.join(map(repr, sorted(waiting.left_out)))}"] if waiting.left_out else []
-        where = f"{waiting.table.name}/{path.name}" if path else f"{waiting.table.name}/{waiting.name}, there already"
-        self._say(f"landed {where}: {len(waiting.lines)} messages" + (f" ({'; '.join(more)})" if more else ""))
+        self._say(
+            f"landed {waiting.table.name}/{path.name}: {len(waiting.lines)} messages"
+            + (f" ({'; '.join(more)})" if more else "")
+        )
 
     def _land_all(self) -> None:
         for place in sorted(self._waiting):
@@ -319,6 +323,8 @@ class Bridge:
         self._forget(places)
 
     def _forget(self, places: list[Place]) -> None:
+        # What is assigned next is to be read to its end, too.
+        self._joined, self._heard_at = False, time.monotonic()
         for place in places:
             self._waiting.pop(place, None)
             self._uncommitted.pop(place, None)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pdm_assets.resources.landed_values import csv_line
-from pdm_assets.resources.landing import appear, folder_of, free_name
+from pdm_assets.resources.landing import appear, folder_of, place_of
 from pdm_assets.resources.staging import locked
 from pdm_assets.schemas.raw import FILE_COLUMNS
 from pdm_assets.schemas.table import Table
 
+MOST_LEFT_OUT = 20  # names of fields that a file's line in the log tells, and those of one message more
 PREFIX = "kafka+"  # no topic has a plus sign, and a topic's name may begin with what the landing zone passes over
 ROW_BYTES = 300  # of memory that a waiting row takes beside its text
 LONGEST_LINE = 1 << 20  # bytes; the landing zone refuses a file in which no line ends within 8 MiB
@@ -149,8 +150,7 @@ class Waiting:
         line = row.line.encode()
         if len(line) > LONGEST_LINE:
             name = f"{PREFIX}{self.topic}+{self.partition}+{offset:010d}.message"
-            kept = _keep(folder_of(self.table, landing_root), name, whole, landing_root)
-            name = kept.name if kept else name
+            name = _keep(folder_of(self.table, landing_root), name, whole, landing_root).name
             why = f"offset {offset}: is of {len(whole)} bytes, which {name} has; it begins so"
             row = Row(csv_line([why, row.line[:SHOWN_OF_LONG]]))
             line = row.line.encode()
@@ -160,10 +160,11 @@ class Waiting:
         self.size += len(line) + ROW_BYTES
         self.last = offset
         self.no_rows += row.key is None
-        self.left_out |= row.left_out
+        if len(self.left_out) < MOST_LEFT_OUT:
+            self.left_out |= row.left_out
 
-    def land(self, landing_root: Path) -> Path | None:
-        """Write the file, whole and on the disk before it is seen; None if it lies there already with the same bytes.
+    def land(self, landing_root: Path) -> Path:
+        """Write the file, whole and on the disk before it is seen; one with the same bytes that lies there is landed anew.
 
         Raises:
             OSError: if it can't be written; nothing has landed then.
@@ -174,7 +175,7 @@ class Waiting:
         return _keep(folder_of(self.table, landing_root), self.name, content, landing_root)
 
 
-def _keep(folder: Path, name: str, content: bytes, landing_root: Path) -> Path | None:
+def _keep(folder: Path, name: str, content: bytes, landing_root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(landing_root):
         for left in folder.glob(f".{PREFIX}*.landing"):  # by a bridge that died: who lives holds the lock
@@ -185,9 +186,9 @@ def _keep(folder: Path, name: str, content: bytes, landing_root: Path) -> Path |
                 target.write(content)
                 target.flush()
                 os.fsync(target.fileno())
-            final = free_name(copy, name)
-            if final is not None:
-                appear(copy, final)
+            # A file that is there already lands anew: what was read after it must not count as landed before.
+            final, _ = place_of(copy, name)
+            appear(copy, final)
         finally:
             copy.unlink(missing_ok=True)
         listing = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

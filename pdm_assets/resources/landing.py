@@ -76,8 +76,8 @@ def land(source: Path, landing_root: Path) -> list[Path]:
                 shutil.copyfileobj(source_file, target, COPY_BYTES)
             copies.append((path.name, copy))
         for name, copy in copies:
-            final = free_name(copy, name)
-            if final is not None:
+            final, is_there = place_of(copy, name)
+            if not is_there:
                 appear(copy, final)
                 landed.append(final)
     return landed
@@ -89,15 +89,15 @@ def appear(copy: Path, final: Path) -> None:
     os.replace(copy, final)
 
 
-def free_name(copy: Path, name: str) -> Path | None:
-    """Where a copy can go without replacing another file; None if the latest of its name has the same bytes."""
-    suffix = name[-len(format_of(name) or "") :]
+def place_of(copy: Path, name: str) -> tuple[Path, bool]:
+    """Where a copy can go without replacing other bytes, and whether the latest file of its name has these bytes already."""
+    suffix = format_of(name) or Path(name).suffix
     number, latest, final = 1, None, copy.with_name(name)
     while final.exists():
         number += 1
         latest, final = final, copy.with_name(f"{name.removesuffix(suffix)}-{number}{suffix}")
     is_there = latest is not None and latest.is_file() and not latest.is_symlink() and filecmp.cmp(copy, latest, shallow=False)
-    return None if is_there else final
+    return (latest, True) if latest is not None and is_there else (final, False)
 
 
 class LandingZone:

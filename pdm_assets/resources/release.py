@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landed_columns import LandingError, date_in_name, match_columns
 from pdm_assets.resources.landed_values import csv_line, split
-from pdm_assets.resources.landing import LandingZone, appear, folder_of, free_name
+from pdm_assets.resources.landing import LandingZone, appear, folder_of, place_of
 from pdm_assets.resources.quarantine import LINK, Quarantine, Release, printable, releases, unguarded
 from pdm_assets.resources.staging import LandedFile, Staging, locked
 from pdm_assets.schemas.raw import MACHINES
@@ -73,8 +73,8 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
             copy = folder / f".{name}.landing"
             leftovers.callback(copy.unlink, missing_ok=True)
             copy.write_text("".join(f"{line}\n" for line in (columns, *(row.text for row in group))), newline="")
-            final = free_name(copy, name)
-            assert final is not None  # each of its rows would have been released before
+            final, is_there = place_of(copy, name)
+            assert not is_there  # each of its rows would have been released before
             said, doubles = _judge(zone, lake, table, copy, final.name, now)
             problems |= {group[line - 2].number: text for line, text in said.items()}
             duplicates += doubles

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import psutil
 
 from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform
+from pdm_assets_tests.ports import free_ports
 
 # What says which part a process of the platform is.
 PARTS = {
@@ -30,9 +30,7 @@ class Supervised(Platform):
     """A platform on a data root of its own, and the supervisor that starts it again."""
 
     def __init__(self, data: Path, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         super().__init__(data, self.port)
         self.engine = Engine(data, Sizing(cores=1, memory_mb=1024, idle_minutes=1))
         self.environ = {

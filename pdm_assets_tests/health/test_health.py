@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from pdm_assets.health.rules import RULES, look_at
 from pdm_assets.health.told import prometheus
 from pdm_assets.settings import Settings
 from pdm_assets_tests.health.root import DAY, DUE, FIRST, LANDED, NOW, DataRoot
+from pdm_assets_tests.ports import free_ports
 from pdm_assets_tests.upkeep.saved import MODEL
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
@@ -401,9 +401,7 @@ def test_a_backup_that_is_old_is_told_of_where_one_asks(it, tmp_path, days, leve
 @pytest.mark.slow
 def test_a_database_that_does_not_answer_is_told_of_without_its_password(it, pdm, monkeypatch):
     """Slow, for Dagster asks for some seconds before it gives the database up."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    (port,) = free_ports(1)
     address = f"postgresql://pdm:{PASSWORD}@127.0.0.1:{port}/pdm"
     monkeypatch.setenv("PDM_DAGSTER_DB", address)
     (it.home / "dagster.yaml").write_text("storage: {postgres: {postgres_url: {env: PDM_DAGSTER_DB}}}\n")
@@ -504,9 +502,7 @@ def test_as_json_it_says_the_same(it, pdm):
 def test_a_web_server_whose_code_location_does_not_load_and_none_at_all_are_told_of(it, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("raise ImportError('as after a bad release')\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     web = f"http://127.0.0.1:{port}"
     assert it.says(web=web)["web"].what == "the web server does not answer as Dagster's does (URLError)"
     program = str(Path(sys.executable).parent / "dagster-webserver")

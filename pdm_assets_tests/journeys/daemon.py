@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pdm_assets.demo import end_dagster, make_home, start_dagster
+from pdm_assets_tests.ports import free_ports
 
 UNDER_WAY = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 HERE = {"repositoryLocationName": "pdm_assets", "repositoryName": "__repository__"}
@@ -98,9 +98,7 @@ class Platform:
 @contextmanager
 def platform(data: Path, **settings: str) -> Iterator[Platform]:
     """Start it, wait until it answers, end it with everything it started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     home = make_home(data)
     with (home / "dagster.log").open("wb") as log:
         process = start_dagster(home, port, log.fileno(), PDM_DATA=str(data), **settings)

@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pdm_assets_tests.ports import free_ports
 
 PASSWORD = "db-password-5UPPOSED-secret"
 
@@ -41,9 +42,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def postgres(where: Path) -> Iterator[Postgres]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     # It refuses to run as root, and its user can not enter a test's own folder.
     as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="pdm-postgres-"))

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,20 +20,11 @@ from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.daemon import HERE, Platform
 from pdm_assets_tests.journeys.history import FIRST, HISTORY_END, SETTINGS, content, fleet, take_in
 from pdm_assets_tests.journeys.postgres import PASSWORD, postgres, programs
+from pdm_assets_tests.ports import free_ports
 
 pytestmark = [pytest.mark.journey, pytest.mark.long]  # nine minutes: CI has no room for them
 UNITS = CHECKOUT / "deploy" / "systemd"
 SERVICES = ("pdm-code", "pdm-daemon", "pdm-web", "pdm-view")
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Services:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pyspark
 
+from pdm_assets_tests.ports import free_ports
+
 VERSION = "4.1.0"
 START_S = 60
 PASSWORD = "broker-password-5UPPOSED-secret"
@@ -137,20 +139,12 @@ def _java(classpath: str, folder: Path) -> list[str]:
     return ["java", *small, "-cp", classpath]
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
-
-
 @contextlib.contextmanager
 def broker() -> Iterator[Broker]:
     """A running broker; gone with all that it held when the context closes."""
     classpath = f"{jars()}/*"
     folder = Path(tempfile.mkdtemp(prefix="pdm-kafka-"))
-    open_, guarded, controller = (f"127.0.0.1:{port}" for port in _free_ports(3))
+    open_, guarded, controller = (f"127.0.0.1:{port}" for port in free_ports(3))
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     properties = {
         "process.roles": "broker,controller",

@@ -338,9 +338,11 @@ def test_a_bridge_that_ends_while_the_broker_is_away_lands_what_waits_and_says_t
 
 
 def _stop_both(plant: Plant, bridge: Bridge) -> None:
-    wait_until(lambda: bool(bridge._waiting), "the row waits")
-    plant.kafka.stop()
-    bridge.stop()
+    try:
+        wait_until(lambda: bool(bridge._waiting), "the row waits")
+        plant.kafka.stop()
+    finally:
+        bridge.stop()
 
 
 def test_a_wrong_password_ends_it_and_the_right_one_is_never_told(plant):

@@ -1,11 +1,13 @@
 """What a message becomes, and how files of them land. No broker."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 
-from pdm_assets.resources.kafka_bridge import BridgeError, read_config, topics_of
+from pdm_assets.resources.kafka_bridge import Bridge, BridgeError, read_config, topics_of
 from pdm_assets.resources.kafka_rows import Row, Waiting, row_of
 from pdm_assets.resources.landed_rows import read_landed
 from pdm_assets.schemas.raw import ERRORS, TELEMETRY
@@ -125,7 +127,6 @@ def test_a_file_is_named_by_topic_partition_and_offsets_and_lands_whole(landing)
 def test_the_landing_zone_takes_the_rows_and_refuses_the_rest_with_their_text(landing):
     messages = [message(), b"no row", message(volt="high"), message(volt=None), message(volt='a"b')]
     path = waiting(landing, *messages).land(landing)
-    assert path is not None
     rows = [row for batch in read_landed(path, TELEMETRY) for row in batch.to_pylist()]
     rows.sort(key=lambda row: row["line"])
     assert [
@@ -140,16 +141,27 @@ def test_the_landing_zone_takes_the_rows_and_refuses_the_rest_with_their_text(la
     assert rows[1]["text"] == "offset 41: is not a JSON object,no row"
 
 
-def test_the_same_file_again_changes_nothing_and_another_of_its_name_replaces_nothing(landing):
+def test_the_same_file_lands_anew_and_another_of_its_name_replaces_nothing(landing):
     first = waiting(landing, message()).land(landing)
-    assert first is not None
-    at = first.stat().st_mtime_ns
-    assert waiting(landing, message()).land(landing) is None
-    assert first.stat().st_mtime_ns == at
     other = waiting(landing, message(volt=1)).land(landing)  # a topic that was made anew counts from 0 again
-    assert other is not None
     assert other.name == "kafka+plant.readings+3+0000000040-0000000040-2.csv"
     assert "170.5" in first.read_text()
+    assert waiting(landing, message(volt=1)).land(landing) == other
+    assert len(list(first.parent.iterdir())) == 2
+
+
+def test_a_correction_that_lands_again_still_counts_as_landed_after_what_it_corrects(landing):
+    correction = waiting(landing, message(volt=2), first=41).land(landing)
+    os.utime(correction, (0, 0))
+    # All is delivered again, and the row is in a file of other bounds this time.
+    corrected = waiting(landing, message(volt=1), message(machineID=8), first=39).land(landing)
+    assert waiting(landing, message(volt=2), first=41).land(landing) == correction
+    assert correction.stat().st_mtime_ns >= corrected.stat().st_mtime_ns
+
+
+def test_fields_that_are_another_in_each_message_are_not_all_remembered(landing):
+    rows = waiting(landing, *(message(**{f"field{n}": 1}) for n in range(100)))
+    assert len(rows.left_out) == 20
 
 
 def test_what_a_bridge_left_that_died_while_it_wrote_is_removed(landing):
@@ -166,7 +178,6 @@ def test_what_a_bridge_left_that_died_while_it_wrote_is_removed(landing):
 def test_a_message_too_long_for_a_line_is_kept_whole_beside_the_file(landing):
     long = message(note="x", volt="9" * (1 << 20))
     path = waiting(landing, long).land(landing)
-    assert path is not None
     kept = path.with_name("kafka+plant.readings+3+0000000040.message")
     assert kept.read_bytes() == long
     text = path.read_text().splitlines()[1]
@@ -174,6 +185,10 @@ def test_a_message_too_long_for_a_line_is_kept_whole_beside_the_file(landing):
         f'"offset 40: is of {len(long)} bytes, which {kept.name} has; it begins so","2015-01-01 06:00:00,7,99'
     )
     assert len(text) < 2_000
+    another = message(volt="8" * (1 << 20))
+    assert "which kafka+plant.readings+3+0000000040-2.message has" in waiting(landing, another).lines[0].decode()
+    assert kept.with_name("kafka+plant.readings+3+0000000040-2.message").read_bytes() == another
+    assert kept.read_bytes() == long
 
 
 def test_a_row_that_corrects_one_that_waits_is_told_from_one_that_comes_twice(landing):
@@ -196,9 +211,10 @@ def test_each_topic_has_one_table_and_the_fleet_is_not_a_stream():
         topics_of(("telemetry=a", "errors=a"))
     with pytest.raises(BridgeError, match=r"land machines\.csv when the fleet changes"):
         topics_of(("machines=a",))
-    for wrong in ("telemetry", "telemetry=", "raw/telemetry=a", f"errors={'x' * 200}"):
+    for wrong in ("telemetry", "telemetry=", "raw/telemetry=a", f"errors={'x' * 200}", "errors=^plant"):
         with pytest.raises(
-            BridgeError, match="write TABLE=TOPIC, the table being one of telemetry, errors, maintenance, failures"
+            BridgeError,
+            match="write TABLE=TOPIC, a topic's own name, the table being one of telemetry, errors, maintenance, failures",
         ):
             topics_of((wrong,))
 
@@ -234,3 +250,23 @@ def test_a_configuration_that_is_wrong_is_refused_and_not_shown(tmp_path, text, 
     with pytest.raises(BridgeError, match=said) as error:
         read_config(properties(tmp_path, text, mode))
     assert "hidden" not in str(error.value)
+
+
+def test_what_the_client_tells_is_cleaned_of_the_secrets_it_was_given(tmp_path):
+    said: list[str] = []
+    config = read_config(properties(tmp_path, "bootstrap.servers=127.0.0.1:9\nsasl.password=hidden"))
+    bridge = Bridge(config, {"a": TELEMETRY}, tmp_path, said.append, minutes=1, rows=1)
+    bridge._hear(KafkaError(KafkaError._TRANSPORT, "sent hidden"))
+    bridge._hear(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert said == ["no broker answers: sent ***. Trying until one does"]
+    bridge._consumer.close()
+
+
+def test_partitions_that_were_taken_away_are_not_read_to_their_end(tmp_path):
+    bridge = Bridge(
+        read_config(properties(tmp_path, "bootstrap.servers=127.0.0.1:9")), {"a": TELEMETRY}, tmp_path, print, minutes=1, rows=1
+    )
+    bridge._joined, bridge._open_ends = True, {("a", 0): 7}
+    bridge._revoked(None, [TopicPartition("a", 0)])
+    assert not bridge._joined, "it would end although nothing was read to its end"
+    bridge._consumer.close()

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets_tests.builders import day
 from pdm_assets_tests.models.fleet import fleet_columns, observations_of
 from pdm_assets_tests.plant import Plant
+from pdm_assets_tests.ports import free_ports
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 PARAMETERS = {
@@ -346,9 +346,7 @@ def alone(folder):
 @pytest.fixture
 def server(a_tree, tmp_path):
     """The scoring server of MLflow on the exported folder, in a process that can import neither us nor Spark nor Dagster."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     environ = alone(tmp_path / "alone")
     blocked = "import sys\nsys.modules.update(dict.fromkeys(['pdm_assets', 'pyspark', 'dagster']))\n"
     (tmp_path / "alone" / "sitecustomize.py").write_text(blocked)

@@ -25,6 +25,7 @@ from pdm_assets.resources.mlflow_mirror import MirrorError, mirror
 from pdm_assets.settings import Settings
 from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, metadata
+from pdm_assets_tests.ports import free_ports
 
 TODAY = dt.date(2015, 3, 10)
 TOMORROW = TODAY + dt.timedelta(days=1)
@@ -37,9 +38,7 @@ NOWHERE = "http://127.0.0.1:1"  # nobody listens on port 1
 def uri(tmp_path_factory):
     """An MLflow server on SQLite."""
     root = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts")]
     # jobs want a package that only the whole mlflow brings
