@@ -25,6 +25,11 @@ def _time(_context: click.Context, _parameter: click.Parameter, text: str | None
     return at.replace(tzinfo=dt.UTC) if at and at.tzinfo is None else at
 
 
+def clock() -> dt.datetime:
+    """The time that `health` goes by."""
+    return dt.datetime.now(dt.UTC)
+
+
 @contextmanager
 def _said_plainly() -> Iterator[None]:
     from pdm_assets.resources.backup import BackupError
@@ -199,16 +204,15 @@ def health(json_: bool, metrics: Path | None, web: str | None, backups: Path | N
         sys.exit(2)
     from pdm_assets.health.rules import look_at
     from pdm_assets.health.told import as_json, lines, prometheus, worst
+    from pdm_assets.resources.reports import Reports
 
-    now = dt.datetime.now(dt.UTC)
+    now = clock()
     home = Path(os.environ.get("DAGSTER_HOME") or of.data.absolute() / "dagster")
     findings = look_at(of, home, now, web=web, backups=backups)
     if metrics is not None and str(metrics) != "-":
-        partial = metrics.with_name(f".{metrics.name}.part")
         try:
-            partial.write_text(prometheus(findings, now))
-            partial.chmod(0o644)  # node_exporter is another user
-            partial.replace(metrics)
+            metrics.parent.stat()  # a wrong path makes no folder
+            Reports(root=str(metrics.parent)).write(metrics.name, prometheus(findings, now))
         except OSError as error:
             click.echo(f"CRITICAL: {metrics} can't be written: {error.strerror}")
             sys.exit(2)

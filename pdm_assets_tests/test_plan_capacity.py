@@ -161,6 +161,7 @@ def test_hourly_runs_write_the_day_anew_and_keep_what_they_replace():
     daily, hourly = needs(MODEL, plan(1_000)), needs(MODEL, plan(1_000, runs_per_day=24, keep_days=10))
     size = 200 + 90 * 1_000
     assert hourly.kept["lake/raw"] == pytest.approx(size * (365 + 11.5 * 10))
+    assert hourly.kept["lake/features"] == pytest.approx(daily.kept["lake/features"] * (1 + 11.5))  # models name their versions
     assert hourly.kept["landing"] == daily.kept["landing"] == 250_000 * 365
     assert hourly.kept["Delta logs"] == pytest.approx(100 * 24 * 365)
     assert needs(MODEL, plan(1_000, runs_per_day=24, idle_minutes=90)).by_stage["engine start"] == 0

@@ -27,8 +27,6 @@ REST = "process, checks"
 RANGES = {"landing to raw": "raw", "raw to features": "features", "labels": "labels", "scores": "scores"}
 NEWER_RANGES = {"worklist": "worklist", "monitoring": "monitoring"}
 OF_SCORED_DAYS = ("scores", "worklist", "monitoring")
-BY_READINGS = ("landing", "staging", "lake/raw", "lake/quarantine")
-BY_OBSERVATIONS = ("lake/features", "lake/labels", "lake/scores")
 LOGS, COMPRESSED, MODEL_FOLDER = "Delta logs", "landing, if it were .csv.gz", "a model's folder, by training"
 # what does not grow with the fleet, for where bytes of one size only were measured: a commit or a run each, a row a feature
 OF_ANY_FLEET = (LOGS, MODEL_FOLDER, "dagster", "reports", "lake/models", "lake/monitoring")

@@ -43,6 +43,7 @@ ENGINE = "engine start"
 TRAINING = "training"
 BY_READINGS = ("landing", "staging", "lake/raw", "lake/quarantine")
 BY_OBSERVATIONS = ("lake/features", "lake/labels", "lake/scores")
+NAMED_BY_MODELS = ("lake/features", "lake/labels")  # their replaced files stay while a model names a version
 
 # Of the platform; the tests hold them against it.
 FEW_MACHINE_DAYS = 10_000  # resources/lake.py: a run of more gets generated code and adaptive plans, and takes longer to plan
@@ -229,7 +230,8 @@ def _stored(model: Model, plan: Plan) -> tuple[float, dict[str, float]]:
             writes, dead = (plan.runs_per_day + 1) / 2, (plan.runs_per_day - 1) / 2
         written += size * writes
         days = plan.days_kept * (plan.runs_per_day if folder in (LOGS, "dagster") else 1)
-        kept[folder] = size * (days + dead * min(plan.keep_days, plan.days_kept))
+        kept_dead = plan.days_kept if folder in NAMED_BY_MODELS else min(plan.keep_days, plan.days_kept)
+        kept[folder] = size * (days + dead * kept_dead)
     models = -(-plan.days_kept // plan.retrain_every_days)
     kept["models"] = model.stored[MODEL_FOLDER].at(plan.machines) * models
     return written + kept["models"] / plan.days_kept, kept

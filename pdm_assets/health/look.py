@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
+from deltalake.exceptions import DeltaError
 
 from pdm_assets.models.windows import first_possible_cutoff
 from pdm_assets.resources.lake import Lake
@@ -16,6 +17,7 @@ from pdm_assets.resources.landing import LandingZone
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.spark import SparkEngine
+from pdm_assets.resources.verify import first_line
 from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.settings import Settings
 
@@ -24,14 +26,15 @@ DAY = dt.timedelta(days=1)
 # From which value on a rule warns, and from which it is critical.
 SCORED_BY_HOUR = 6  # UTC; until then nobody waits for yesterday's scores
 UNSCORED_DAYS = (1, 2)  # between the newest day that should be scored and the newest that is
-WAITING_S = (3600, 24 * 3600)  # a landed file whose rows are in no table
+WAITING_S = (3600, 24 * 3600)  # a landed file whose rows are in no table,
+WAITING_FOR_THE_SCHEDULE_S = (26 * 3600, 50 * 3600)  # where daily_scoring takes yesterday at 00:30 and the sensor is off
 UNDER_WAY_S = (2 * 3600, 4 * 3600 + 900)  # a run, since it was asked for; run monitoring ends it after four hours
 SILENT_DAEMON_S = 300  # critical; a daemon says every 30 s that it lives
 SILENT_SENSOR_S = 600  # critical; it ticks every 5 s, but a code server may take six minutes to start
 DISK_FREE = (0.15, 0.05)  # share of the disk of the data root
 BACKUP_DAYS = (2, 8)  # age of the newest
-LOOK_BACK_DAYS = 30  # in which days that are missing are looked for
-FAILED_WITHIN = DAY
+LOOK_BACK_DAYS = 30  # in which days that are missing are looked for, and failed runs of days
+FAILED_WITHIN = DAY  # a run without days, such as score_range: none that is like it need ever come
 TRIED_AGAIN_S = 900  # a failed run that is about to be tried again for longer is not: what tries it is down, or gave it up
 RUNS_LOOKED_AT = 1000
 CHECKS_LOOKED_AT = 200  # evaluations of a failing check, for since when it fails
@@ -47,7 +50,7 @@ METRICS = {
     "pdm_waiting_seconds": "age of the oldest landed file that is in no table",
     "pdm_refused_files": "landed files that were refused",
     "pdm_quarantined_share": "quarantined rows of the newest day that has rows, by table",
-    "pdm_failed_runs": "runs that failed in the last day and were not made good",
+    "pdm_failed_runs": "runs that failed and were not made good: of days in the last 30, of other runs in the last day",
     "pdm_run_under_way_seconds": "age of the oldest run that is queued or under way, 0 without one",
     "pdm_failing_checks": "asset checks that fail in their latest evaluation, by severity",
     "pdm_check_failing": "1 for each of these",
@@ -124,7 +127,19 @@ class Look:
         """The lake, as far as it can be read without Spark."""
         if self.settings.catalog:
             raise NotAsked("the tables are in a catalog, which only Spark can ask")
+        if self.why_no_lake:
+            raise NotAsked("the object store of the tables can't be asked", Level.CRITICAL)
         return self.store.lake
+
+    @cached_property
+    def why_no_lake(self) -> str:
+        """Why an object store can't be asked for the tables, if so: asked once, for a client tries for some time."""
+        try:
+            if self.settings.lake is not None:
+                self.store.lake.exists(TELEMETRY)
+        except (OSError, DeltaError) as error:
+            return first_line(str(error))
+        return ""
 
     @cached_property
     def zone(self) -> LandingZone:

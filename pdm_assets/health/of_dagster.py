@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import urllib.request
+from http.client import HTTPException
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, TickStatus
@@ -25,7 +26,9 @@ from pdm_assets.automation import daily_scoring, landing_sensor, process_days
 from pdm_assets.automation.landing_sensor import UNDER_WAY
 from pdm_assets.health.look import (
     CHECKS_LOOKED_AT,
+    DAY,
     FAILED_WITHIN,
+    LOOK_BACK_DAYS,
     RUNS_LOOKED_AT,
     SAID,
     SILENT_DAEMON_S,
@@ -84,8 +87,7 @@ def sensor(look: Look) -> Said:
     since = ticked and instant(ticked)
     metrics = [Metric("pdm_sensor_tick_seconds", look.now.timestamp() - ticked, {})] if ticked else []
     if not state.is_running:
-        schedule = _instigator(look.dagster, InstigatorType.SCHEDULE, daily_scoring.name)
-        if schedule is not None and schedule.is_running:
+        if takes_daily(look.dagster):
             return Said(Level.OK, "the landing sensor is off, daily_scoring is on", metrics=())
         todo = "turn it on in the UI (Automation), or daily_scoring in its place"
         return Said(Level.WARN, "the landing sensor is off: what lands is not taken", todo, since)
@@ -100,6 +102,13 @@ def sensor(look: Look) -> Said:
         what = f"the landing sensor's last tick failed: {why}"
         return Said(Level.CRITICAL, what, "the tick in the UI (Automation) has the whole error", since, metrics)
     return Said(Level.OK, f"the landing sensor ticked {length(age)} ago", metrics=metrics)
+
+
+def takes_daily(instance: dg.DagsterInstance) -> bool:
+    """Whether the schedule takes what has landed, in place of the sensor."""
+    state = _instigator(instance, InstigatorType.SENSOR, landing_sensor.name)
+    schedule = _instigator(instance, InstigatorType.SCHEDULE, daily_scoring.name)
+    return state is not None and not state.is_running and schedule is not None and schedule.is_running
 
 
 def _instigator(instance: dg.DagsterInstance, kind: InstigatorType, name: str) -> InstigatorState | None:
@@ -118,7 +127,7 @@ def web(look: Look) -> Said:
     try:
         with urllib.request.urlopen(request, timeout=WEB_PATIENCE_S) as answer:
             entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         what = f"the web server does not answer as Dagster's does ({type(error).__name__})"
         return Said(Level.CRITICAL, what, "start it again; its log says why it ended")
     loaded = "RepositoryLocation"
@@ -130,9 +139,10 @@ def web(look: Look) -> Said:
 
 
 def failed_runs(look: Look) -> Said:
-    """Of each request the latest try, if that failed within a day and no later run has made it good."""
+    """Of each request the latest try, if that failed and no later run has made it good: its days are as they were."""
     latest: dict[str, RunRecord] = {}
-    records = look.dagster.get_run_records(dg.RunsFilter(updated_after=look.now - FAILED_WITHIN), limit=RUNS_LOOKED_AT)
+    since = look.now - LOOK_BACK_DAYS * DAY
+    records = look.dagster.get_run_records(dg.RunsFilter(updated_after=since), limit=RUNS_LOOKED_AT)
     for record in records:  # the newest first
         latest.setdefault(_root(record.dagster_run), record)
     failed, again = [], []
@@ -141,7 +151,7 @@ def failed_runs(look: Look) -> Said:
         waits = run.is_complete_and_waiting_to_retry and (look.now - _ended(record)).total_seconds() < TRIED_AGAIN_S
         if waits or (not run.is_finished and run.root_run_id is not None):
             again.append(record)
-        elif run.status == dg.DagsterRunStatus.FAILURE:
+        elif run.status == dg.DagsterRunStatus.FAILURE and (_days_of(run) or look.now - _ended(record) < FAILED_WITHIN):
             later = [each.dagster_run for each in records if each.storage_id > record.storage_id]
             if not any(each.is_success and _makes_good(each, run) for each in later):
                 failed.append(record)
@@ -153,7 +163,7 @@ def failed_runs(look: Look) -> Said:
     if again:
         what = f"{len(again)} failed runs are tried again: {few([_named(each) for each in again])}"
         return Said(Level.WARN, what, "wait: of a fault of the machine it passes", min(map(_ended, again)), metrics)
-    return Said(Level.OK, "no run failed in the last day that was not made good", metrics=metrics)
+    return Said(Level.OK, "no run failed that was not made good", metrics=metrics)
 
 
 def _makes_good(later: dg.DagsterRun, failed: dg.DagsterRun) -> bool:

@@ -11,6 +11,7 @@ from pdm_assets.health.look import (
     LOOK_BACK_DAYS,
     SCORED_BY_HOUR,
     UNSCORED_DAYS,
+    WAITING_FOR_THE_SCHEDULE_S,
     WAITING_S,
     Level,
     Look,
@@ -22,6 +23,7 @@ from pdm_assets.health.look import (
     length,
     level_of,
 )
+from pdm_assets.health.of_dagster import takes_daily
 from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import LakeError, LakeGone
 from pdm_assets.resources.model_store import NoSuchModel
@@ -33,9 +35,14 @@ from pdm_assets.schemas.tables import TABLES
 
 
 def files(look: Look) -> Said:
-    """Which landed files were refused?"""
+    """Which landed files were refused, and what lies there that is never taken?"""
     refused = [(table.name, file) for table in RAW_TABLES for file in look.zone.known(table.key)[0] if file.refusal]
     metrics = [Metric("pdm_refused_files", len(refused), {})]
+    over = [f"{t.name}/{name} ({why})" for t in RAW_TABLES for name, why in look.zone.passed_over(t.key).items()]
+    if not refused and over:
+        return Said(
+            Level.WARN, f"{len(over)} are passed over: {few(over)}", "land them as files that can be taken", None, metrics
+        )
     if not refused:
         return Said(Level.OK, "no landed file is refused", metrics=metrics)
     since = min(instant(file.mtime_ns / 1e9) for _, file in refused)
@@ -52,7 +59,7 @@ def landed(look: Look) -> Said:
     for table in (TABLES[key] for key in EVENT_TABLES):
         written = [look.lake.written_at(each, first, end) for each in (table, quarantine_of(table))]
         for file in look.zone.known(table.key)[0]:
-            landed = file.mtime_ns / 1e9
+            landed = min(file.mtime_ns / 1e9, look.now.timestamp())  # a clock that is ahead where it came from
             for day in (max(day, look.settings.first_day) for day in file.rows_by_day or ()):
                 taken = max((at[day].timestamp() for at in written if day in at), default=0.0)
                 if first <= day < end and landed > taken:
@@ -65,18 +72,25 @@ def landed(look: Look) -> Said:
     said = [f"files of {few(sorted(waiting))} are in no table"] if waiting else []
     said += [f"{len(unread)} files were not read yet"] if unread else []
     todo = "is the landing sensor on, what do its ticks say? Is a run under way, or did one fail? May the files be read?"
-    return Said(level_of(age, WAITING_S), f"{' and '.join(said)}, for {length(age)}", todo, instant(oldest), metrics)
+    limits = WAITING_FOR_THE_SCHEDULE_S if look.instance and takes_daily(look.instance) else WAITING_S
+    return Said(level_of(age, limits), f"{' and '.join(said)}, for {length(age)}", todo, instant(oldest), metrics)
 
 
 def lake(look: Look) -> Said:
     """Is the lake there?"""
+    if look.why_no_lake:
+        todo = "see to network, endpoint and credentials of the object store"
+        return Said(Level.CRITICAL, f"{look.settings.lake} can't be asked: {look.why_no_lake}", todo)
     try:
         look.lake.delta(TELEMETRY)
     except LakeGone as error:
         return Said(Level.CRITICAL, str(error), "mount it, or restore it from a backup")
-    except LakeError:
+    except LakeError as error:
+        if look.lake.exists(OBSERVATIONS):
+            return Said(Level.CRITICAL, f"{error}, but {OBSERVATIONS.key} was: its folder is gone", "restore it from a backup")
         return Said(Level.OK, "no telemetry was taken yet")
-    assert look.heard is not None
+    if look.heard is None:
+        return Said(Level.OK, "no row of telemetry was taken yet")
     return Said(Level.OK, f"telemetry from {look.heard[0]} to {look.heard[1]}")
 
 

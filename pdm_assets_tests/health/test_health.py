@@ -25,7 +25,8 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
-from pdm_assets import cli
+from pdm_assets import cli, upkeep_commands
+from pdm_assets.health import of_lake
 from pdm_assets.health.look import METRICS, Level
 from pdm_assets.health.rules import RULES, look_at
 from pdm_assets.health.told import prometheus
@@ -37,6 +38,9 @@ from pdm_assets_tests.upkeep.saved import MODEL
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 OK, WARN, CRITICAL = Level
 PASSWORD = "s3cret-5UPPOSED"
+
+
+HALF_FREE = type(shutil.disk_usage("/"))(total=100 * 10**9, used=50 * 10**9, free=50 * 10**9)
 
 
 def clock():
@@ -59,9 +63,9 @@ def pdm(it, monkeypatch):
     monkeypatch.setenv("PDM_DATA", str(it.root))
     monkeypatch.setenv("PDM_FIRST_DAY", str(FIRST))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    with it.instance() as instance:  # the command has the clock's time, which is minutes after NOW in a long session
-        it.beat(instance, clock())
-        it.ticked(instance, clock())
+    # The command's time is that which the data root was made by, however long the session; its disk is half free.
+    monkeypatch.setattr(upkeep_commands, "clock", lambda: NOW)
+    monkeypatch.setattr(of_lake.shutil, "disk_usage", lambda _path: HALF_FREE)
 
     def run(*arguments):
         result = CliRunner().invoke(cli.main, ["health", *map(str, arguments)])
@@ -152,7 +156,8 @@ def test_a_run_that_failed_is_told_of_until_it_is_made_good(it):
     said = it.says()["failed_runs"]
     assert (said.level, said.what) == (CRITICAL, f"1 runs failed: {failed[:8]} (process_days of {DUE})")
     assert abs((said.since - clock()).total_seconds()) < 600
-    assert it.says(now=NOW + 2 * DAY)["failed_runs"].level == OK
+    assert it.says(now=NOW + 29 * DAY)["failed_runs"].level == CRITICAL, "its day is still as it was"
+    assert it.says(now=clock() + 30 * DAY)["failed_runs"].level == OK
     it.run("process_days", SUCCESS, DUE - DAY)
     it.run("process_days", SUCCESS, DUE, asset_selection=frozenset({dg.AssetKey(["raw", "machines"])}))
     it.run("watch_scores", SUCCESS)
@@ -234,6 +239,11 @@ def test_a_sensor_that_ticks_no_more_fails_or_is_off_is_told_of(it):
             )
         )
     assert it.says()["sensor"].level == OK
+    # Yesterday is taken at half past midnight: who waits for that is not told of.
+    it.table("raw/telemetry", [FIRST, *(DUE - n * DAY for n in range(1, 40))])
+    it.land(DUE, at=NOW - dt.timedelta(hours=25))
+    assert it.says()["landed"].level == OK
+    assert it.says(now=NOW + dt.timedelta(hours=2))["landed"].level == WARN
 
 
 def test_checks_count_by_their_latest_evaluation(it):
@@ -359,6 +369,35 @@ def test_a_lake_that_is_not_mounted_is_told_of(it):
     said = it.says()
     assert said["lake"].level == CRITICAL
     assert "is gone, and it was there before: mount it" in said["lake"].what
+
+
+def test_a_table_that_was_removed_is_told_of_and_one_without_rows_is_none(it):
+    telemetry = it.root / "lake" / "raw" / "telemetry"
+    telemetry.rename(it.root / "away")
+    assert it.says()["lake"].level == CRITICAL
+    (it.root / "away").rename(telemetry)
+    it.table("raw/telemetry", [])
+    said = it.says()["lake"]
+    assert (said.level, said.what) == (OK, "no row of telemetry was taken yet")
+
+
+def test_an_object_store_that_does_not_answer_is_told_of_once(it, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
+    said = it.says(settings=dataclasses.replace(it.settings, lake="s3a://plant/lake"))
+    assert said["lake"].level == CRITICAL
+    assert said["lake"].what.startswith("s3a://plant/lake can't be asked: ")
+    for rule in ("landed", "scores", "quarantine", "model"):
+        assert (said[rule].level, said[rule].what) == (CRITICAL, "not asked: the object store of the tables can't be asked")
+    assert PASSWORD not in f"{said}"
+
+
+def test_what_is_never_taken_is_told_of(it):
+    (it.root / "landing" / "errors").mkdir(parents=True, exist_ok=True)
+    (it.root / "landing" / "errors" / "errors.zip").touch()
+    said = it.says()["files"]
+    assert (said.level, said.what) == (WARN, "1 are passed over: errors/errors.zip (none of .csv, .csv.gz, .parquet)")
 
 
 def test_a_disk_with_little_room_is_told_of(tmp_path):
