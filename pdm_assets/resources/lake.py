@@ -158,8 +158,9 @@ class Lake(dg.ConfigurableResource):
         """
         if self.catalog:
             return nullcontext()
-        self._data.mkdir(parents=True, exist_ok=True)
-        return held(self._data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.held.lock", who, where)
+        lock = self._beside("held.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return held(lock, who, where)
 
     def location(self, table: Table) -> str:
         """Folder or URI of a table, or its catalog name."""
@@ -366,13 +367,13 @@ class Lake(dg.ConfigurableResource):
 
         It is beside a lake on disk: another disk mounted on the lake does not hide it.
         """
-        if self.catalog:
-            return None
-        return self._data / f".{self._on_disk.name if self._on_disk is not None else 'lake'}.created"
+        return None if self.catalog else self._beside("created")
 
-    @property
-    def _data(self) -> Path:
-        return self._on_disk.parent if self._on_disk is not None else Path(self.spark.data)
+    def _beside(self, kind: str) -> Path:
+        """A file of the data root that is about the lake."""
+        if self._on_disk is None:
+            return Path(self.spark.data) / f".lake.{kind}"
+        return self._on_disk.with_name(f".{self._on_disk.name}.{kind}")
 
     @property
     def _on_disk(self) -> Path | None:
@@ -380,7 +381,7 @@ class Lake(dg.ConfigurableResource):
 
     def _note_created(self) -> None:
         if self._note is not None and not self._note.exists():
-            self._data.mkdir(parents=True, exist_ok=True)
+            self._note.parent.mkdir(parents=True, exist_ok=True)
             self._note.write_text("" if self._on_disk is not None else self.root)
 
     def _is_there(self) -> None:
