@@ -21,7 +21,8 @@ test: setup ## run the tests
 	@$(BIN)/pytest -q $(AT_ONCE)
 
 test-slow: setup ## run the tests that `make test` leaves out
-	@$(BIN)/pytest -q -m slow
+	@$(BIN)/pytest -q $(AT_ONCE) -m "slow and not journey"
+	@$(BIN)/pytest -q -m "slow and journey"
 
 test-long: setup ## the long forms: ten thousand files, 5 GB, arrivals in ten more orders, thousands of fuzzed inputs, kills
 	@$(BIN)/pytest -q -m long

@@ -84,6 +84,7 @@ def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
         load_line("this platform", ours, ours, ""),
     ]
+    measured = {"this platform": ours}
     for name, code in PEERS.items():
         lake = root / code.replace(":", "-")
         command = [sys.executable, __file__, "--days", str(days), "--peer", code, str(files), str(lake)]
@@ -92,7 +93,8 @@ def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
             lines.append(f"| {name} | ended with {done.returncode} | | | | | |")
             continue
         same = same_rows(lake, root / "data" / "lake", first)
-        lines.append(load_line(name, json.loads(done.stdout), ours, same))
+        measured[name] = json.loads(done.stdout)
+        lines.append(load_line(name, measured[name], ours, same))
         shutil.rmtree(lake)
     lines += ["", "| training, four components | rows | fits | ours / theirs | average precision of each in the test window |"]
     lines += ["| --- | --- | --- | --- | --- |"]
@@ -104,7 +106,11 @@ def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
     lines += [
         "",
         "The fits of Spark include filling gaps and coding the machine models; those of the others begin with arrays.",
+        "",
+        f"![Seconds and memory of each](peers-{machines}.png)",
     ]
+    fits = {name: it["seconds"] for name, it in trained.items()}
+    plot(RESULTS.with_name(f"peers-{machines}.png"), f"{machines:,} machines x {days} days", measured, fits)
     return "\n".join(lines) + "\n"
 
 
@@ -115,6 +121,28 @@ def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: s
         f"| {name} | {took['load']:.1f} s | {took['features']:.1f} s | {both:.1f} s | {ours_both / both:.1f} "
         f"| {took['memory']:,.0f} MB | {same} |"
     )
+
+
+def plot(path: Path, title: str, measured: dict[str, dict[str, float]], fits: dict[str, float]) -> None:
+    """Load and features stacked, the peak of memory, and the fits, as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    (times, memory), (training, _) = figure.subplots(2, 2, gridspec_kw={"width_ratios": (2, 1)})
+    _.set_axis_off()
+    names = list(reversed(measured))
+    left = [0.0] * len(names)
+    for stage in ("load", "features"):
+        seconds = [measured[name][stage] for name in names]
+        times.barh(names, seconds, left=left, label=stage)
+        left = [so_far + more for so_far, more in zip(left, seconds, strict=True)]
+    times.legend()
+    times.set(xlabel="seconds", title=f"load and features, {title}")
+    memory.barh(names, [measured[name]["memory"] / 1024 for name in names], color="grey")
+    memory.set(xlabel="GiB at the peak", yticks=[])
+    training.barh(list(reversed(fits)), list(reversed(fits.values())), color="C2")
+    training.set(xlabel="seconds", title="fits of four components")
+    figure.savefig(path, dpi=110)
 
 
 def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float], dict[str, Any]]:

@@ -1,8 +1,10 @@
 """`make bench`: times of the platform's stages on one fleet, as a table in benchmarks/results.md.
 
-Loads a simulated year through the real assets, with Dagster's bookkeeping, in this process: raw, features, labels and
-models are each a range run of their own, as the time of a stage is wanted. Then new days, each in a process of its own as
-Dagster runs them, engine warm and cold: their time has the start of Python and the imports in it.
+Loads 400 simulated days (a first model, of the default windows, leaves sixty to score) through the real assets, with
+Dagster's bookkeeping, in this process: raw, features, labels and models are each a range run of their own, as the time of a
+stage is wanted. Then new days, each in a process of its own as Dagster runs them, engine warm and cold: their time has the
+start of Python and the imports in it. At last days that land under a real Dagster, daemon and sensor included: from the file
+that lands to the scores in the lake.
 """
 
 import argparse
@@ -14,14 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import growth
 import psutil
 
 RESULTS = Path(__file__).parent / "results.md"
 END = dt.date(2026, 1, 1)
+SCORED_DAYS = 60
 NEW_DAYS = 4  # the engine gets warmer with each
+LANDED_DAYS = 4  # that the sensor finds, the first of them with a cold engine
+LEAST_TOLD = 0.15  # seconds of a step
+PORT = 3799
+PATIENCE_S = 1200
 EVERYTHING = ("raw", "quarantine", "features", "labels", "models", "scores", "worklist", "monitoring")
 
 
@@ -29,7 +39,7 @@ def main() -> None:
     """Run it and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machines", type=int, default=100)
-    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--days", type=int, default=400)
     parser.add_argument("--day", type=dt.date.fromisoformat, help="only materialize this day of the fleet of the environment")
     options = parser.parse_args()
     if options.day:
@@ -43,12 +53,13 @@ def main() -> None:
     head = f"## {options.machines} machines x {options.days} days\n\n"
     head += f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
     head += f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make bench MACHINES={options.machines}`\n\n"
-    head += "| work | time | of which, in seconds |\n| --- | --- | --- |\n"
-    table = head + "".join(f"| {what} | {value} | {steps} |\n" for what, value, steps in rows)
+    head += "| work | time | of which, in seconds | written |\n| --- | --- | --- | --- |\n"
+    table = head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
     print(table)
     before = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
     kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
-    RESULTS.write_text("\n## ".join([*kept[:1], *kept[1:]]).rstrip() + "\n\n" + table)
+    RESULTS.write_text("\n## ".join(kept).rstrip() + "\n\n" + table)
+    growth.write(RESULTS)
 
 
 def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> str:
@@ -65,7 +76,8 @@ def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> str
     assert result.success
     done = [event for event in result.all_events if event.is_step_success]
     steps = [(event.step_success_data.duration_ms / 1000, str(event.step_key)) for event in done]
-    return ", ".join(f"{step.split('__')[-1]} {seconds:.1f}" for seconds, step in sorted(steps, reverse=True))
+    told = [(seconds, step.split("__")[-1]) for seconds, step in sorted(steps, reverse=True) if seconds > LEAST_TOLD]
+    return ", ".join(f"{step} {seconds:.1f}" for seconds, step in told)
 
 
 def in_a_process(day: dt.date) -> str:
@@ -74,26 +86,44 @@ def in_a_process(day: dt.date) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip().splitlines()[-1]
 
 
-def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]:
+def peak(pid: int) -> str:
+    """The most memory that a process had so far."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return f"{int(line.split()[1]) / 2**20:.1f} GiB"
+
+
+def stored(lake: Path) -> tuple[int, int]:
+    """Parquet files of the lake, and their bytes."""
+    sizes = [path.stat().st_size for path in lake.rglob("*.parquet")]
+    return len(sizes), sum(sizes)
+
+
+def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str, str]]:
     first = END - dt.timedelta(days=days)
+    later = NEW_DAYS + 1 + LANDED_DAYS
     os.environ.update(
         PDM_DATA=str(root / "data"),
         PDM_FIRST_DAY=first.isoformat(),
-        PDM_LAST_DAY=(END + dt.timedelta(days=NEW_DAYS)).isoformat(),
+        PDM_LAST_DAY=(END + dt.timedelta(days=later - 1)).isoformat(),
         PDM_RETRAIN_EVERY_DAYS="90",  # so that no training falls due on one of the new days
     )
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, str, str]] = []
+    folder = root / "data" / "lake"
 
     def timed(what: str, work: Callable[[], object]) -> None:
+        files, size = stored(folder)
         began = time.monotonic()
         steps = work()
-        rows.append((what, f"{time.monotonic() - began:.1f} s", steps if isinstance(steps, str) else ""))
+        took = time.monotonic() - began
+        files, size = (now - before for now, before in zip(stored(folder), (files, size), strict=True))
+        wrote = f"{files:,} files, {size / 2**20:,.1f} MiB" if files else ""
+        rows.append((what, f"{took:.1f} s", steps if isinstance(steps, str) else "", wrote))
         print(*rows[-1], flush=True)
 
     probe = [sys.executable, "-c", "import pdm_assets.definitions"]
     timed("import of pdm_assets.definitions", lambda: subprocess.run(probe, check=True))
 
-    from pdm_assets.definitions import lake, spark
+    from pdm_assets.definitions import spark
     from pdm_assets.demo import make_home
     from pdm_assets.resources.landing import land
     from pdm_assets.simulator.replay import Replayer
@@ -102,7 +132,7 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]
     os.environ["DAGSTER_HOME"] = str(make_home(root / "data"))
     end_at = dt.datetime.combine(END, dt.time(), dt.UTC)
     timed("simulate", lambda: simulate(root / "fleet", machines=machines, days=days, end=end_at, seed=1))
-    simulate(root / "later", machines=machines, days=days + NEW_DAYS + 1, end=end_at + dt.timedelta(days=NEW_DAYS + 1), seed=1)
+    simulate(root / "later", machines=machines, days=days + later, end=end_at + dt.timedelta(days=later), seed=1)
     timed("land", lambda: land(root / "fleet", root / "data" / "landing"))
     time.sleep(1.5)  # a file is taken once it has been still for a second
     timed("engine start", lambda: spark.spark_session.range(1).count())
@@ -112,7 +142,8 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]
     timed("labels, the range", lambda: materialize(("labels",), first, last))
     timed("models, the range (training included)", lambda: materialize(("models",), first, last))
     for group in ("scores", "worklist", "monitoring"):
-        timed(f"{group}, the last three weeks", lambda group=group: materialize((group,), last - dt.timedelta(days=20), last))
+        some = last - dt.timedelta(days=SCORED_DAYS - 1)
+        timed(f"{group}, the last {SCORED_DAYS} days", lambda group=group, some=some: materialize((group,), some, last))
     timed("all of it once more, as one range run (nothing to train)", lambda: materialize(EVERYTHING, first, last))
     replayer = Replayer(root / "later", root / "data" / "landing", END)
     for n in range(NEW_DAYS):
@@ -122,10 +153,10 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]
         timed(f"new day {n + 1} from file to worklist, engine warm", lambda day=day: in_a_process(day))
     info = spark.engine.info()
     assert info is not None
-    heap = psutil.Process(info.jvm_pid).memory_info().rss / 2**30
-    rows.append(("memory of the engine (resident)", f"{heap:.1f} GiB", ""))
-    files = [path for path in Path(lake.root).rglob("*.parquet")]
-    rows.append(("files in the lake", f"{len(files):,}, {sum(p.stat().st_size for p in files) / 2**20:,.0f} MiB", ""))
+    rows.append(("memory of the engine (resident, at most)", peak(info.jvm_pid), "", ""))
+    rows.append(("memory of the process that drives it (resident, at most)", peak(os.getpid()), "", ""))
+    files, size = stored(folder)
+    rows.append(("files in the lake", f"{files:,}, {size / 2**20:,.0f} MiB", "", ""))
     spark.close()
     spark.engine.stop()
     day = END + dt.timedelta(days=NEW_DAYS)
@@ -133,7 +164,77 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str]]
     time.sleep(1.5)
     timed("a new day from file to worklist, engine cold", lambda: in_a_process(day))
     spark.engine.stop()
+    with _dagster(root / "data"):
+        for n in range(LANDED_DAYS):
+            day = END + dt.timedelta(days=NEW_DAYS + 1 + n)
+            _wait_for_no_run()
+            timed(
+                f"landed to scored {n + 1}, by sensor and daemon, engine {'warm' if n else 'cold'}",
+                lambda day=day: _land_and_wait(replayer, day),
+            )
+    spark.engine.stop()
     return rows
+
+
+@contextmanager
+def _dagster(data: Path) -> Iterator[None]:
+    """A real Dagster, whose sensor takes what has landed so far for done."""
+    import dagster as dg
+
+    from pdm_assets.definitions import defs
+    from pdm_assets.demo import CHECKOUT, end_dagster, start_dagster
+
+    home = data / "dagster"
+    sensor, cursor, said = defs.resolve_sensor_def("landing_sensor"), "", ""
+    with dg.DagsterInstance.get() as instance:
+        while not said.startswith("nothing new"):
+            with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
+                tick = sensor.evaluate_tick(context)
+            cursor, said = tick.cursor or cursor, tick.skip_message or ""
+            time.sleep(0.5)
+    setting = [str(Path(sys.executable).parent / "dagster"), "sensor", "cursor", "landing_sensor", "--set", cursor]
+    subprocess.run([*setting, "-w", str(CHECKOUT / "workspace.yaml")], check=True, stdout=subprocess.DEVNULL)
+    with (home / "dagster.log").open("wb") as log:
+        process = start_dagster(home, PORT, log.fileno())
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not _has_ticked():
+                assert time.monotonic() < deadline, "the sensor does not tick"
+                time.sleep(1)
+            yield
+        finally:
+            end_dagster(process)
+
+
+def _has_ticked() -> bool:
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        states = [state for state in instance.all_instigator_state() if state.instigator_name == "landing_sensor"]
+        return any(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) for state in states)
+
+
+def _wait_for_no_run() -> None:
+    """The day before may have its scores while the rest of its run goes on: the sensor waits for that."""
+    import dagster as dg
+
+    from pdm_assets.automation.landing_sensor import UNDER_WAY
+
+    with dg.DagsterInstance.get() as instance:
+        while instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY), limit=1):
+            time.sleep(1)
+
+
+def _land_and_wait(replayer: Any, day: dt.date) -> None:
+    """Until the scores of the day are in the lake."""
+    from pdm_assets.definitions import lake
+    from pdm_assets.schemas.features import COMPONENT_RISK
+
+    replayer.land_day(day)
+    began = time.monotonic()
+    while not lake.rows_by_day(COMPONENT_RISK, day, day + dt.timedelta(days=1))[day]:
+        assert time.monotonic() - began < PATIENCE_S, f"no scores of {day}"
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -295,11 +295,11 @@ def test_the_command_says_it_without_a_trace(tmp_path, capsys):
 
 
 def test_newer_results_have_rows_of_three_weeks_and_two_stages_more():
-    section = SECTION.replace("scores, the range", "scores, the last three weeks").replace("file to scores", "file to worklist")
+    section = SECTION.replace("scores, the range", "scores, the last 21 days").replace("file to scores", "file to worklist")
     section = section.replace(
         "| all of it",
-        "| worklist, the last three weeks | {worklist} s | maintenance {worklist} |\n"
-        "| monitoring, the last three weeks | {monitoring} s | realised_performance {monitoring} |\n| all of it",
+        "| worklist, the last 21 days | {worklist} s | maintenance {worklist} |\n"
+        "| monitoring, the last 21 days | {monitoring} s | realised_performance {monitoring} |\n| all of it",
     )
     section = section.replace("| 22.0 s | observations 5.0,", "| 20.0 s | maintenance 3.0, observations 5.0,")
     section = section.replace("| 20.0 s | observations 5.0,", "| 20.0 s | maintenance 3.0, observations 5.0,")

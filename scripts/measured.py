@@ -260,8 +260,8 @@ def _range(fleets: Sequence[Fleet], first_words: str) -> Line:
     for fleet in fleets:
         row = fleet.times(first_words)[0]
         days = fleet.days
-        if "three weeks" in row.what:
-            days = 21
+        if last := re.search(r"the last (\d+) days", row.what):
+            days = int(last[1])
         elif first_words in OF_SCORED_DAYS:  # a day before the first model has no scores
             days = max(1, fleet.days - days_before_a_model())
         points.append((fleet.machines * days, row.seconds))

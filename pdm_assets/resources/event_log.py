@@ -1,4 +1,4 @@
-"""Dagster's SQLite event log with a batch as one transaction.
+"""Dagster's SQLite event log with a batch as one transaction, and statements that are planned once.
 
 A range run reports each of its days for each asset: 14 assets and a year are ten thousand events. Dagster hands them over in
 batches, but its SQLite storage opens two databases, plans the statements anew and commits twice for each single event: 20 to
@@ -18,10 +18,11 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 EVENTS_A_BATCH = "500"
+ENGINES_KEPT = 8  # of the runs that were asked about last
 
 
 class BatchedSqliteEventLog(SqliteEventLogStorage):
@@ -29,6 +30,7 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._batch = threading.local()
+        self._engines: dict[str, Engine] = {}  # the last used ones
         super().__init__(base_dir, inst_data)
         # How an instance is told to collect batches at all; each of Dagster's processes makes its own storage.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENTS_A_BATCH)
@@ -42,7 +44,7 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         """Store the events, of each of the two databases all or none."""
         with self._db_lock, ExitStack() as transactions:
             self._batch.open = {}
-            self._batch.begin = lambda shard: transactions.enter_context(self._begin(shard))
+            self._batch.begin = lambda shard: transactions.enter_context(self._engine(shard).begin())
             try:
                 for event in events:
                     self.store_event(event)
@@ -62,26 +64,24 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
             self._initialized_dbs.discard(shard)  # deleted, perhaps by another process
         shared = getattr(self._batch, "open", None)
         if shared is None:
-            with super()._connect(shard) as connection:
+            with self._db_lock, self._engine(shard).begin() as connection:
                 yield connection
             return
         if shard not in shared:
             shared[shard] = self._batch.begin(shard)
         yield shared[shard]
 
-    @contextmanager
-    def _begin(self, shard: str) -> Iterator[Connection]:
-        """As the parent's _connect, whose lock is held for the whole batch."""
-        engine = create_engine(
+    def _engine(self, shard: str) -> Engine:
+        """The shard's engine, which knows the statements it has planned; it holds no connection. Under the lock."""
+        engine = self._engines.pop(shard, None) or create_engine(
             self.conn_string_for_shard(shard),
             poolclass=NullPool,
             connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
         )
+        self._engines[shard] = engine
+        if len(self._engines) > ENGINES_KEPT:
+            del self._engines[next(iter(self._engines))]
         if shard not in self._initialized_dbs:
             self._initdb(engine)
             self._initialized_dbs.add(shard)
-        try:
-            with engine.begin() as connection:
-                yield connection
-        finally:
-            engine.dispose()
+        return engine

@@ -23,6 +23,8 @@ from pdm_assets.settings import SettingError, Settings
 from pdm_assets_tests.databricks.stand_in import Workspace
 from pdm_assets_tests.plant import failure, metadata
 
+pytestmark = pytest.mark.slow  # a process a job, four seconds a test
+
 # What the real task does with Pipes, and as it is told nothing or something else.
 TASK = """
 import json, os, time

@@ -122,6 +122,7 @@ def test_a_hung_engine_is_replaced(engine, monkeypatch):
         assert not psutil.pid_exists(hung.jvm_pid)
 
 
+@pytest.mark.slow
 def test_what_a_killed_supervisor_left_is_cleared_away(engine):
     with engine.lease() as old:
         os.kill(old.supervisor_pid, signal.SIGKILL)
@@ -135,6 +136,7 @@ def test_what_a_killed_supervisor_left_is_cleared_away(engine):
     assert engine.info() is None
 
 
+@pytest.mark.slow
 def test_unused_it_stops(tmp_path):
     engine = Engine(tmp_path, Sizing(cores=1, memory_mb=1024, idle_minutes=0.02))
     with engine.lease() as info:
@@ -179,6 +181,7 @@ def test_one_that_is_still_starting_is_stopped_too(tmp_path):
     assert not starting.stop()
 
 
+@pytest.mark.slow
 def test_one_that_is_still_starting_for_somebody_who_was_killed_is_waited_for(tmp_path):
     engine = Engine(tmp_path, SIZING)
     private_folder(engine.folder)

@@ -27,6 +27,8 @@ from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant, metadata
 from pdm_assets_tests.ports import free_ports
 
+pytestmark = pytest.mark.slow  # a real server, and a plant with models
+
 TODAY = dt.date(2015, 3, 10)
 TOMORROW = TODAY + dt.timedelta(days=1)
 YES = Verdict(True, (Condition("good", True, "for a test"),))
