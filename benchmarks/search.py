@@ -27,6 +27,8 @@ TRIED: Mapping[ModelType, Sequence[Mapping[str, float | str]]] = {
         {"maxDepth": 10},
         {"numTrees": 20},
         {"featureSubsetStrategy": "sqrt"},
+        {"maxBins": 32},
+        {"maxBins": 256},
     ),
     "decision_tree": ({}, {"maxDepth": 4}, {"maxDepth": 8}),
     "gradient_boosted_trees": ({}, {"maxIter": 40}, {"maxDepth": 3}, {"stepSize": 0.1}),

@@ -20,12 +20,14 @@ LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each c
 ERROR_LOOKBACK_HOURS = 24  # the tell-tale error fires 24 h before a failure (field notes 2.3)
 FIRST_OBSERVATION_HOUR = 6  # observations stand at 06:00 and then every cadence_hours
 
-# `python benchmarks/search.py` found none that is better by more than noise (benchmarks/search.md).
+# What fails is in the last few per cent of a channel: Spark's 32 bins would have all of that in one (benchmarks/peers.md).
+BINS = {"maxBins": 128}
+# `python benchmarks/search.py` found no others that are better by more than noise (benchmarks/search.md).
 HYPERPARAMETERS: Mapping[ModelType, Mapping[str, int | float | str | bool]] = {
     # of 46 inputs only a few carry signal: a third at each split finds them sooner than the usual root
-    "random_forest": {"numTrees": 40, "maxDepth": 8, "minInstancesPerNode": 5, "featureSubsetStrategy": "onethird"},
-    "decision_tree": {"maxDepth": 6, "minInstancesPerNode": 20},
-    "gradient_boosted_trees": {"maxIter": 20, "maxDepth": 4, "stepSize": 0.2, "minInstancesPerNode": 20},
+    "random_forest": {"numTrees": 40, "maxDepth": 8, "minInstancesPerNode": 5, "featureSubsetStrategy": "onethird", **BINS},
+    "decision_tree": {"maxDepth": 6, "minInstancesPerNode": 20, **BINS},
+    "gradient_boosted_trees": {"maxIter": 20, "maxDepth": 4, "stepSize": 0.2, "minInstancesPerNode": 20, **BINS},
     "logistic_regression": {"maxIter": 100, "regParam": 0.0005, "standardization": False},
 }
 
