@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pyarrow as pa
@@ -67,7 +68,15 @@ def test_the_same_tables_come_of_it_and_a_worker_that_is_killed_loses_nothing(tm
 
 def busy(worker: psutil.Process) -> bool:
     """Whether the worker's executor has used the processor since the last look."""
-    executors = [p for p in worker.children(recursive=True) if "CoarseGrainedExecutorBackend" in " ".join(p.cmdline())]
-    before = sum(p.cpu_times().user for p in executors)
+    before = used_by_executors(worker)
     time.sleep(1)
-    return bool(executors) and sum(p.cpu_times().user for p in executors) > before + 0.3
+    return used_by_executors(worker) > before + 0.3
+
+
+def used_by_executors(worker: psutil.Process) -> float:
+    seconds = 0.0
+    for process in worker.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it just ended; a zombie is one too
+            if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()):
+                seconds += process.cpu_times().user
+    return seconds
