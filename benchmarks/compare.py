@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from peers.common import peak
 
 RESULTS = Path(__file__).parent / "peers.md"
 END = dt.date(2026, 1, 1)
@@ -128,8 +129,8 @@ def plot(path: Path, title: str, measured: dict[str, dict[str, float]], fits: di
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
-    (times, memory), (training, _) = figure.subplots(2, 2, gridspec_kw={"width_ratios": (2, 1)})
-    _.set_axis_off()
+    (times, memory), (training, unused) = figure.subplots(2, 2, gridspec_kw={"width_ratios": (2, 1)})
+    unused.set_axis_off()
     names = list(reversed(measured))
     left = [0.0] * len(names)
     for stage in ("load", "features"):
@@ -198,12 +199,6 @@ def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float],
         for kind in training.KINDS:
             trained[f"{kind}{words}"] = training.fit(kind, rows[which], rows["test"], SETTINGS.seed)
     return ours, trained
-
-
-def peak(pid: int) -> float:
-    """The peak of a process's resident memory, in bytes."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return float(line.split()[1]) * 1024
 
 
 def same_rows(theirs: Path, ours: Path, first: dt.date) -> str:

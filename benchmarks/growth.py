@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -18,9 +19,9 @@ STAGES = {
     "raw to features": "features",
     "labels": "labels",
     "models": "models, training included",
-    "scores": "scores of sixty days",
-    "worklist": "worklists of sixty days",
-    "monitoring": "monitoring of sixty days",
+    "scores": "scores, a range",
+    "worklist": "worklists, a range",
+    "monitoring": "monitoring, a range",
     "all of it once more": "all once more, as one run",
     "new day": "a new day, engine warm",
     "landed to scored": "landed to scored, by the sensor",
@@ -29,14 +30,17 @@ MEMORY = "memory of the engine"
 
 
 def write(results: Path) -> None:
-    """Replace the section in a results.md; nothing while there are fleets of one size only."""
+    """Replace the section in a results.md; none while fewer than two sizes of fleet were measured over as many days."""
     sections = results.read_text().split("\n## ")
     kept = "\n## ".join(section for section in sections if not section.startswith(f"{HEAD}\n")).rstrip() + "\n"
-    try:
+    with suppress(PlanError):
         fleets = read_times(kept)
-    except PlanError:
-        results.write_text(kept)
-        return
+        if len({fleet.days for fleet in fleets}) == 1:
+            kept += "\n" + _section(fleets, results.with_name("growth.png"))
+    results.write_text(kept)
+
+
+def _section(fleets: Sequence[Fleet], picture: Path) -> str:
     sizes = [fleet.machines for fleet in fleets]
     seconds = {name: [_seconds(fleet, words) for fleet in fleets] for words, name in STAGES.items()}
     seconds = {name: values for name, values in seconds.items() if sum(value is not None for value in values) > 1}
@@ -50,10 +54,10 @@ def write(results: Path) -> None:
         *(f"| {name} | {_row(sizes, values, '{:.1f} s')} |" for name, values in seconds.items()),
         f"| memory of the engine | {_row(sizes, [_memory(fleet) for fleet in fleets], '{:.1f} GiB')} |",
         "",
-        "![Seconds by machines](growth.png)",
+        f"![Seconds by machines]({picture.name})",
     ]
-    results.write_text(f"{kept}\n{chr(10).join(lines)}\n")
-    _plot(results.with_name("growth.png"), sizes, seconds)
+    _plot(picture, sizes, seconds)
+    return "\n".join(lines) + "\n"
 
 
 def _seconds(fleet: Fleet, words: str) -> float | None:

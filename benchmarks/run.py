@@ -23,6 +23,7 @@ from typing import Any
 
 import growth
 import psutil
+from peers.common import peak
 
 RESULTS = Path(__file__).parent / "results.md"
 END = dt.date(2026, 1, 1)
@@ -57,7 +58,7 @@ def main() -> None:
     table = head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
     print(table)
     before = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
-    kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
+    kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x ")]
     RESULTS.write_text("\n## ".join(kept).rstrip() + "\n\n" + table)
     growth.write(RESULTS)
 
@@ -84,12 +85,6 @@ def in_a_process(day: dt.date) -> str:
     """The same of all groups for a day, as Dagster starts a run."""
     command = [sys.executable, __file__, "--day", day.isoformat()]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip().splitlines()[-1]
-
-
-def peak(pid: int) -> str:
-    """The most memory that a process had so far."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return f"{int(line.split()[1]) / 2**20:.1f} GiB"
 
 
 def stored(lake: Path) -> tuple[int, int]:
@@ -153,8 +148,8 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str, 
         timed(f"new day {n + 1} from file to worklist, engine warm", lambda day=day: in_a_process(day))
     info = spark.engine.info()
     assert info is not None
-    rows.append(("memory of the engine (resident, at most)", peak(info.jvm_pid), "", ""))
-    rows.append(("memory of the process that drives it (resident, at most)", peak(os.getpid()), "", ""))
+    rows.append(("memory of the engine (resident, at most)", f"{peak(info.jvm_pid) / 2**30:.1f} GiB", "", ""))
+    rows.append(("memory of the process that drives it (resident, at most)", f"{peak(os.getpid()) / 2**30:.1f} GiB", "", ""))
     files, size = stored(folder)
     rows.append(("files in the lake", f"{files:,}, {size / 2**20:,.0f} MiB", "", ""))
     spark.close()

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 
+import growth
 import measured as lines
 import plan_capacity as planner
 from measured import GIB, MIB, Line, PlanError, fit
@@ -294,7 +295,7 @@ def test_the_command_says_it_without_a_trace(tmp_path, capsys):
     assert "take a number above 0" in capsys.readouterr().err
 
 
-def test_newer_results_have_rows_of_three_weeks_and_two_stages_more():
+def test_newer_results_have_rows_of_some_days_and_two_stages_more():
     section = SECTION.replace("scores, the range", "scores, the last 21 days").replace("file to scores", "file to worklist")
     section = section.replace(
         "| all of it",
@@ -313,6 +314,21 @@ def test_newer_results_have_rows_of_three_weeks_and_two_stages_more():
     assert newer.new_day["worklist"] == pytest.approx((3 - 0.1 + 3 - 1) / 2)
     assert newer.ranges["monitoring"] == Line(7, 0)
     assert needs(newer, plan(5_000)).by_stage["worklist"] == pytest.approx(2.45 + 5)
+
+
+def test_growth_is_told_between_sizes_of_as_many_days_and_once(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text(TIMES)
+    for _ in range(2):
+        growth.write(page)
+        # log10(120 / 48), and of a new day, whose seconds are the same at both sizes
+        assert page.read_text().count("| landing to raw | 48.0 s | 0.40 | 120.0 s |") == 1
+        assert page.read_text().count("| a new day, engine warm | 21.0 s | 0.00 | 21.0 s |") == 1
+    assert (tmp_path / "growth.png").exists()
+    assert len(lines.read_times(page.read_text())) == 2
+    page.write_text(page.read_text().replace("100 machines x 400 days", "100 machines x 365 days"))
+    growth.write(page)
+    assert "Growth" not in page.read_text()
 
 
 def test_what_the_planner_says_of_the_platform_holds():

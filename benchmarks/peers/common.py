@@ -32,3 +32,9 @@ class Work:
 
 
 Stage = Callable[[Work], None]
+
+
+def peak(pid: int) -> float:
+    """The most memory that a process had resident so far, in bytes."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024
