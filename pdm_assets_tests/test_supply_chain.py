@@ -113,3 +113,11 @@ def test_a_saved_model_holds_no_pickle(tree, tmp_path):
             assert path.read_bytes().startswith(b"PAR1")
         else:
             json.loads(path.read_text())
+
+
+def test_setup_left_the_bytecode_of_what_a_run_imports():
+    # Where PYTHONDONTWRITEBYTECODE is set nothing else would leave it, and each run would compile 4,600 modules.
+    for name in ("dagster", "pyspark.sql", "pdm_assets.definitions"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert Path(spec.cached or "").is_file(), f"{name}: run `make setup`"
