@@ -176,14 +176,15 @@ def _dagster(data: Path) -> Iterator[None]:
     """A real Dagster, whose sensor takes what has landed so far for done."""
     import dagster as dg
 
-    from pdm_assets.definitions import defs
+    from pdm_assets.definitions import defs, resources
     from pdm_assets.demo import CHECKOUT, end_dagster, start_dagster
 
     home = data / "dagster"
     sensor, cursor, said = defs.resolve_sensor_def("landing_sensor"), "", ""
+    needed = {name: resources[name] for name in sensor.required_resource_keys}
     with dg.DagsterInstance.get() as instance:
         while not said.startswith("nothing new"):
-            with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
+            with dg.build_sensor_context(instance=instance, cursor=cursor, resources=needed, definitions=defs) as context:
                 tick = sensor.evaluate_tick(context)
             cursor, said = tick.cursor or cursor, tick.skip_message or ""
             time.sleep(0.5)

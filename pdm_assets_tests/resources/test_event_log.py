@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 from dagster import DagsterInstance
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from pdm_assets.demo import make_home
@@ -37,21 +38,60 @@ def instance(tmp_path, monkeypatch):
         yield instance
 
 
+def kept(instance, run_id):
+    """All that the log tells of the asset and of the run's events, without times and numbers of this run."""
+    log, key = instance.event_log_storage, dg.AssetKey("readings")
+    tagged = dg.DagsterEventType.ASSET_MATERIALIZATION
+    entry = log.get_asset_records([key])[0].asset_entry
+    records = instance.fetch_materializations(key, limit=100).records
+    return {
+        "events": events_in(instance, run_id),
+        "days": [e.dagster_event.partition for e in instance.all_logs(run_id, of_type=tagged)],
+        "days across runs": sorted(instance.get_materialized_partitions(key)),
+        "records": [record.partition_key for record in records],
+        "latest by day": sorted(log.get_latest_storage_id_by_partition(key, tagged)),
+        "latest": instance.get_latest_materialization_event(key).dagster_event.partition,
+        "asset": (entry.last_run_id == run_id, entry.last_materialization_record.partition_key),
+        "it is the record": entry.last_materialization_record.storage_id == records[0].storage_id,
+        "days with a data version": sorted(log.get_latest_tags_by_partition(key, tagged, [DATA_VERSION_TAG])),
+    }
+
+
 def test_a_run_leaves_the_events_that_dagsters_own_log_keeps(instance, tmp_path_factory, monkeypatch):
-    _, batched = events_of(instance)
-    assert len(instance.get_materialized_partitions(dg.AssetKey("readings"))) == DAYS
+    run_id, _ = events_of(instance)
+    batched = kept(instance, run_id)
     monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE")
     with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("own"))) as own:
         assert type(own.event_log_storage) is SqliteEventLogStorage
-        _, single = events_of(own)
-    assert sorted(batched) == sorted(single)
-    assert batched.count(dg.DagsterEventType.ASSET_MATERIALIZATION) == DAYS
+        run_id, _ = events_of(own)
+        assert batched == kept(own, run_id)
+    assert len(batched["days across runs"]) == len(batched["days with a data version"]) == DAYS
+    assert batched["events"].count(dg.DagsterEventType.ASSET_MATERIALIZATION) == DAYS
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(instance, monkeypatch):
     run_id, kinds = events_of(instance)
     log = instance.event_log_storage
-    entries = [record.event_log_entry for record in log.get_records_for_run(run_id).records][:3]
+    days = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)[:3]
+    assert len(days) == 3
+
+    def fails(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(BatchedSqliteEventLog, "_store_asset_event", fails)
+    with pytest.raises(OSError, match="disk is full"):
+        log.store_event_batch(days)
+    monkeypatch.undo()
+    assert len(events_in(instance, run_id)) == len(kinds)
+    log.store_event_batch(days)
+    assert len(events_in(instance, run_id)) == len(kinds) + 3
+
+
+def test_a_batch_of_several_kinds_too(instance, monkeypatch):
+    run_id, kinds = events_of(instance)
+    log = instance.event_log_storage
+    logged = [record.event_log_entry for record in log.get_records_for_run(run_id).records]
+    entries = [*logged[:2], logged[-1]]  # the run's end is about no asset
     store = SqliteEventLogStorage.store_event
     stored = []
 
