@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
             self._batch.open = {}
             self._batch.begin = lambda shard: transactions.enter_context(self._engine(shard).begin())
             try:
-                if len({event.run_id for event in events}) == 1 and all(map(_is_of_an_asset, events)):
-                    self._store_together(events)
-                else:
-                    for event in events:
-                        self.store_event(event)
+                for (_, is_of_an_asset), alike in groupby(events, lambda event: (event.run_id, _is_of_an_asset(event))):
+                    if is_of_an_asset:
+                        self._store_together(list(alike))
+                    else:
+                        for event in alike:
+                            self.store_event(event)
             finally:
                 self._batch.open = None
 
