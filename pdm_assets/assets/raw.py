@@ -146,7 +146,13 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
             _check_machines(lake, landing, [day for day, rows in landed.items() if rows])
         spark = lake.spark.spark_session
         known = None if machines is None else machines.select(DATE, "machine_id")
-        rows = sort_landed_rows(look.scan(spark, start, end), table, known, partitions=write_partitions(start, end))
+        rows = sort_landed_rows(
+            look.scan(spark, start, end),
+            table,
+            known,
+            partitions=write_partitions(start, end),
+            keys_may_repeat=look.keys_may_repeat(start, end),
+        )
         yield dg.Output(raw_rows(rows, table), output_name=table.name, metadata={"landed_rows": sum(landed.values())})
         # Stored by now. Only days on which not every landed row became a raw row are looked at a second time.
         taken = lake.rows_by_day(table, start, end)

@@ -107,6 +107,8 @@ class Sizing:
 
 def delta_conf(cores: int, folder: Path, store: str = "file") -> dict[str, str]:
     """Spark settings of every local session, engine or classic, with tables on a store of that scheme."""
+    from pdm_assets.schemas.tables import REAL_COLUMNS
+
     return {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -118,6 +120,9 @@ def delta_conf(cores: int, folder: Path, store: str = "file") -> dict[str, str]:
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
         # HotSpot leaves longer methods to its interpreter: the features of a year take 8 s less of 35 in smaller ones
         "spark.sql.codegen.hugeMethodLimit": "8000",
+        # Readings hardly repeat: Parquet would build a dictionary of them for each file, and throw it away (a year of a
+        # thousand machines is written in 7.6 s instead of 13.4, in files of the same size)
+        **{f"spark.hadoop.parquet.enable.dictionary#{name}": "false" for name in REAL_COLUMNS},
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "WARN",

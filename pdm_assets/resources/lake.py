@@ -218,8 +218,10 @@ class Lake(dg.ConfigurableResource):
             if not any(self.rows_by_day(table, start, end).values()):
                 return Commit(self.version(table), dict.fromkeys(_days(start, end), 0))
             rows = self.empty(table)
-        # Clustered by day before the write, each day is one file; unclustered, every task would write every day.
+        # Clustered by day before the write, each day is one file; unclustered, every task would write every day. In order of
+        # their keys, the same rows make the same file.
         rows = rows.select(*table.column_names).repartition(write_partitions(start, end), DATE)
+        rows = rows.sortWithinPartitions(DATE, *table.unique)
         writer = (
             rows.write.format("delta")
             .mode("overwrite")

@@ -65,6 +65,23 @@ class LandedTable:
                     counts[max(day, self.first_day)] += rows
         return {day: rows for day, rows in sorted(counts.items()) if start <= day < end and rows}
 
+    def keys_may_repeat(self, start: dt.date, end: dt.date) -> bool:
+        """Whether a key may be in more than one row of [start, end): of one file, or as two files have rows of a day."""
+        if self.table == MACHINES:
+            lists = self._in_force(start, end)
+            days = [day for _, day in lists]
+            return len(set(days)) < len(days) or any(self.files[rank].repeating != frozenset() for rank, _ in lists)
+        taken: set[dt.date] = set()
+        for file in self.files:
+            ours = {day for day in file.rows_by_day or {} if start <= max(day, self.first_day) < end}
+            if ours and (file.repeating is None or file.repeating & ours):
+                return True
+            partitions = {max(day, self.first_day) for day in ours}
+            if partitions & taken:
+                return True
+            taken |= partitions
+        return False
+
     def scan(self, spark: SparkSession, start: dt.date, end: dt.date) -> DataFrame:
         """The landed rows of the days [start, end).
 

@@ -1,8 +1,9 @@
 """Staged rows on disk: Parquet files that each hold a few days, so that one day is read without its year."""
 
 import datetime as dt
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pdm_assets.schemas.table import DATE
 BUCKET_DAYS = 8
 ROWS_A_PART = 192 << 10
 ROWS_HELD = 3 << 20  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
+KEYS_HELD = 40 << 20  # 320 MB of hashes, a year of four thousand machines: of a larger file it is not known what repeats
 DAY_US = 24 * 3_600 * 1_000_000
 UNDATED = np.iinfo(np.int64).min
 EPOCH = dt.date(1970, 1, 1)
@@ -23,11 +25,15 @@ EPOCH = dt.date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class StagedRows:
-    """What was written for a file: its parts (name, first day, last day), home day and rows by day."""
+    """What was written for a file: its parts (name, first day, last day), home day, rows by day.
+
+    `repeating` are days of which some key may be in more than one row of the file; None: not known, so perhaps any.
+    """
 
     parts: list[tuple[str, dt.date, dt.date]]
     home_day: dt.date
     rows_by_day: dict[dt.date, int]
+    repeating: list[dt.date] | None
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Buckets:
     folder: Path
     file: str
     time: str | None
+    key: Sequence[str]
     parts: list[tuple[str, dt.date, dt.date]] = field(default_factory=list)
     rows_by_day: dict[dt.date, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -49,6 +56,8 @@ class Buckets:
         self._held_rows: dict[int, int] = defaultdict(int)
         self._undated: list[Path] = []
         self._written = 0
+        self._keys: dict[int, list[np.ndarray]] | None = defaultdict(list)  # hashes of keys by bucket
+        self._keys_held = 0
 
     def add(self, rows: pa.Table) -> None:
         """Take a batch of rows; write the buckets that are full."""
@@ -56,6 +65,7 @@ class Buckets:
         buckets = np.where(days == UNDATED, UNDATED, days // BUCKET_DAYS)
         dates = pa.array(days.astype(np.int32), mask=days == UNDATED).cast(pa.date32())
         rows = rows.append_column(DATE, dates)
+        self._note_keys(rows, buckets)
         order = np.argsort(buckets, kind="stable")
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
         for picked in np.split(order, starts)[1:]:
@@ -81,6 +91,31 @@ class Buckets:
             dates = pa.array([home_day] * len(rows), pa.date32())
             self._save(rows.set_column(rows.schema.get_field_index(DATE), DATE, dates), path.name)
         return home_day
+
+    def repeating(self, home_day: dt.date) -> list[dt.date] | None:
+        """Days of buckets in which a key, or the hash of another, came twice; None if the file is too large to tell."""
+        if self._keys is None:
+            return None
+        twice = set()
+        for bucket, hashes in self._keys.items():
+            ordered = np.sort(np.concatenate(hashes))
+            if (ordered[1:] == ordered[:-1]).any():
+                twice.add(bucket)
+        days = {home_day} if UNDATED in twice else set()
+        return sorted(days | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
+
+    def _note_keys(self, rows: pa.Table, buckets: np.ndarray) -> None:
+        """Rows with a problem have no key: they are quarantined whatever else there is."""
+        if self._keys is None:
+            return
+        good = rows["problem"].combine_chunks().is_null().to_numpy(zero_copy_only=False)
+        buckets, hashes = buckets[good], _hashes(rows, self.key)[good]
+        self._keys_held += len(hashes)
+        if self._keys_held > KEYS_HELD:
+            self._keys = None
+            return
+        for bucket in np.unique(buckets):
+            self._keys[int(bucket)].append(hashes[buckets == bucket])
 
     def _days(self, rows: pa.Table) -> np.ndarray:
         if self.time is None:
@@ -117,10 +152,32 @@ class Buckets:
         )
 
 
-def write_rows(batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, fallback_day: dt.date) -> StagedRows:
-    """Stage the rows of the file named `file` into a folder; `time` is its time column, if it has one."""
-    buckets = Buckets(folder, file, time)
+def _hashes(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """A number for each row that is the same where these columns are, and hardly ever else (splitmix64 over the columns)."""
+    total = np.zeros(len(rows), np.uint64)
+    for name in names:
+        column = rows[name].combine_chunks()
+        if pa.types.is_string(column.type):
+            distinct = column.dictionary_encode()
+            texts = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in distinct.dictionary.to_pylist()]
+            values = np.frombuffer(b"".join([*texts, bytes(8)]), np.uint64)[
+                pc.fill_null(distinct.indices, len(texts)).to_numpy()
+            ]
+        else:
+            values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy().view(np.uint64)
+        total = total + values + np.uint64(0x9E3779B97F4A7C15)
+        total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        total ^= total >> np.uint64(31)
+    return total
+
+
+def write_rows(
+    batches: Iterable[pa.Table], folder: Path, file: str, time: str | None, key: Sequence[str], fallback_day: dt.date
+) -> StagedRows:
+    """Stage the rows of a file into a folder: `time` is its time column, if it has one, and `key` tells its rows apart."""
+    buckets = Buckets(folder, file, time, key)
     for rows in batches:
         buckets.add(rows)
     home_day = buckets.finish(fallback_day)
-    return StagedRows(buckets.parts, home_day, dict(buckets.rows_by_day))
+    return StagedRows(buckets.parts, home_day, dict(buckets.rows_by_day), buckets.repeating(home_day))

@@ -77,6 +77,7 @@ class StagedFile:
     rows_by_day: Mapping[dt.date, int] | None = None
     parts: tuple[StagedPart, ...] = ()
     refusal: str | None = None
+    repeating: frozenset[dt.date] | None = None  # days of which a key may be in more than one row; None: perhaps any
 
     @property
     def rows(self) -> int:
@@ -95,6 +96,7 @@ class StagedFile:
             "rows_by_day": {day.isoformat(): rows for day, rows in sorted((self.rows_by_day or {}).items())},
             "parts": [(part.path.name, part.first_day.isoformat(), part.last_day.isoformat()) for part in self.parts],
             "refusal": self.refusal,
+            "repeating": None if self.repeating is None else [day.isoformat() for day in sorted(self.repeating)],
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
@@ -106,6 +108,7 @@ class StagedFile:
         except FileNotFoundError:
             return None
         day = dt.date.fromisoformat
+        repeating = manifest.get("repeating")  # not told by manifests of earlier releases
         return cls(
             name=manifest["name"],
             size=manifest["size"],
@@ -116,6 +119,7 @@ class StagedFile:
             rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
             parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
             refusal=manifest["refusal"],
+            repeating=None if repeating is None else frozenset(map(day, repeating)),
         )
 
 
@@ -191,7 +195,9 @@ class Staging:
         try:
             try:
                 columns = columns_of(landed.path, self.table)
-                rows = write_rows(read_landed(landed.path, self.table), folder, name, time_column, fallback_day)
+                rows = write_rows(
+                    read_landed(landed.path, self.table), folder, name, time_column, self.table.unique, fallback_day
+                )
                 staged = StagedFile(
                     name,
                     landed.size,
@@ -201,6 +207,7 @@ class Staging:
                     columns,
                     rows.rows_by_day,
                     tuple(StagedPart(final / part, first, last) for part, first, last in rows.parts),
+                    repeating=None if rows.repeating is None else frozenset(rows.repeating),
                 )
             except Exception as error:
                 if isinstance(error, OSError) and error.errno is not None:

@@ -1,5 +1,7 @@
 """Every Delta table of the platform by its key."""
 
+from pyspark.sql import types as T
+
 from pdm_assets.schemas.features import (
     BACKTEST,
     COMPONENT_FAILURES,
@@ -32,3 +34,4 @@ TABLES: dict[str, Table] = {
         FEATURE_DRIFT,
     )
 }
+REAL_COLUMNS = sorted({f.name for table in TABLES.values() for f in table.columns if isinstance(f.dataType, T.DoubleType)})

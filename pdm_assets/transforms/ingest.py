@@ -12,7 +12,12 @@ CONFLICT = "one key twice with different values in the same file"
 
 
 def sort_landed_rows(
-    landed: DataFrame, table: Table, known_machines: DataFrame | None = None, *, partitions: int | None = None
+    landed: DataFrame,
+    table: Table,
+    known_machines: DataFrame | None = None,
+    *,
+    partitions: int | None = None,
+    keys_may_repeat: bool = True,
 ) -> DataFrame:
     """Every landed row with its `verdict` and, if quarantined, the `reason` and `text`.
 
@@ -33,12 +38,16 @@ def sort_landed_rows(
         known_machines: (date, machine_id) of the fleet in force, unique; without it any machine is taken.
         partitions: number of shuffle partitions, by day; a writer that clusters by `date` into the same number finds
             its rows in place. None leaves the number to Spark.
+        keys_may_repeat: False if it is known that no two rows without a problem have the same key on a day: then only the
+            first of the rules above can apply, and rows need not be brought together by key.
     """
     unacceptable = _first_reason(table, known_machines is not None)
     if known_machines is not None:
         known = known_machines.select(DATE, "machine_id", F.lit(True).alias("is_known"))
         landed = landed.join(F.broadcast(known), on=[DATE, "machine_id"], how="left")
     judged = landed.withColumn("reason", unacceptable)
+    if not keys_may_repeat:
+        return _told(judged, table, F.when(F.col("reason").isNotNull(), QUARANTINED).otherwise(RAW))
     by_day = judged.repartition(DATE) if partitions is None else judged.repartition(partitions, DATE)
     # Both windows are met by one split (by day) and one sort (key, file, line).
     key = [DATE, *(name for name in table.unique if name != DATE)]
@@ -61,8 +70,12 @@ def sort_landed_rows(
     verdict = (
         F.when(F.col("reason").isNotNull(), QUARANTINED).when(same_row, RAW).when(same_values, DUPLICATE).otherwise(SUPERSEDED)
     )
+    return _told(decided, table, verdict).drop("winner")
+
+
+def _told(rows: DataFrame, table: Table, verdict: Column) -> DataFrame:
     text = F.coalesce("text", F.when(F.col("reason").isNotNull(), _as_csv(table)))
-    return decided.withColumn("verdict", verdict).withColumn("text", text).drop("winner", "is_known")
+    return rows.withColumn("verdict", verdict).withColumn("text", text).drop("is_known")
 
 
 _WHOLE = (Window.unboundedPreceding, Window.unboundedFollowing)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pdm_assets.resources.landed_columns import LandingError, date_in_name, tabl
 from pdm_assets.resources.landed_rows import CsvReader, read_landed
 from pdm_assets.resources.landed_values import parse_time
 from pdm_assets.resources.staged_buckets import write_rows
-from pdm_assets.resources.staging import WITHDRAWN, WITHDRAWN_KEPT_SECONDS, LandedFile, Staging
+from pdm_assets.resources.staging import WITHDRAWN, WITHDRAWN_KEPT_SECONDS, LandedFile, StagedFile, Staging
 from pdm_assets.schemas.raw import ERRORS, FAILURES, MACHINES, MAINTENANCE, TELEMETRY
 from pdm_assets_tests.builders import day, utc
 
@@ -404,9 +405,58 @@ def test_a_full_memory_writes_the_fullest_bucket(tmp_path, monkeypatch):
     batches = [
         reader.read_lines("".join(f"2015-0{m}-01,1,1,1,1,1\n" for m in months).encode(), 2) for months in ((1, 1, 1, 2), (2, 3))
     ]
-    rows = write_rows(batches, tmp_path, "t.csv", "observed_at", day("2000-01-01"))
+    rows = write_rows(batches, tmp_path, "t.csv", "observed_at", TELEMETRY.unique, day("2000-01-01"))
     assert [first.month for _, first, _ in rows.parts] == [1, 2, 3]
     assert rows.rows_by_day == {day("2015-01-01"): 3, day("2015-02-01"): 2, day("2015-03-01"): 1}
+
+
+def hourly(*hours: int, machine=1, volt="1"):
+    times = (utc("2015-01-01 00:00") + dt.timedelta(hours=hour) for hour in hours)
+    return "".join(f"{time:%Y-%m-%d %H:%M:%S},{machine},{volt},1,1,1\n" for time in times)
+
+
+@pytest.mark.parametrize(
+    ("rows", "repeating"),
+    [
+        (hourly(*range(200)), []),
+        (hourly(1, 2) + hourly(1, 2, machine=2), []),
+        (hourly(1, 2, 1), ["2015-01-01"]),
+        (hourly(1, 2) + hourly(1, volt="x"), []),  # it is quarantined, whatever its key
+        (hourly(1) + hourly(1, volt="5000"), ["2015-01-01"]),  # so is this one, but not by staging
+        # all days of the file's bucket: 28 December to 4 January
+        (hourly(-24, 30, 30, 24 * 9), ["2014-12-31", "2015-01-02"]),
+    ],
+)
+def test_staging_says_on_which_days_a_key_may_repeat(tmp_path, monkeypatch, rows, repeating):
+    monkeypatch.setattr(staged_buckets, "ROWS_A_PART", 3)  # rows of a key are in other parts than each other
+    monkeypatch.setattr(landed_rows, "BLOCK_BYTES", 128)
+    staged = stage(tmp_path, "t.csv", HEADER + rows)
+    assert sorted(staged.repeating) == [day(each) for each in repeating]
+    assert StagedFile.read(tmp_path / "staging" / staged.fingerprint) == staged
+
+
+def test_codes_and_machines_repeat_too(tmp_path):
+    rows = "datetime,machineID,errorID\n2015-01-01,1,error1\n2015-01-01,1,error2\n"
+    assert stage(tmp_path, "e.csv", rows, ERRORS).repeating == frozenset()
+    assert stage(tmp_path / "more", "e.csv", rows + "2015-01-01,1,error1\n", ERRORS).repeating == {day("2015-01-01")}
+    rows = "machineID,model,age\n1,model3,18\n2,model3,18\n"
+    assert stage(tmp_path / "one", "machines.csv", rows, MACHINES).repeating == frozenset()
+    assert stage(tmp_path / "two", "machines.csv", rows + "2,model4,18\n", MACHINES).repeating == {day("2016-05-05")}
+
+
+def test_of_a_file_with_too_many_keys_it_is_not_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(staged_buckets, "KEYS_HELD", 3)
+    assert stage(tmp_path, "t.csv", HEADER + hourly(1, 2, 3)).repeating == frozenset()
+    assert stage(tmp_path / "more", "t.csv", HEADER + hourly(1, 2, 3, 4)).repeating is None
+
+
+def test_a_manifest_of_an_earlier_release_does_not_tell(tmp_path):
+    staged = stage(tmp_path, "t.csv", HEADER + hourly(1))
+    path = tmp_path / "staging" / staged.fingerprint / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["repeating"]
+    path.write_text(json.dumps(manifest))
+    assert StagedFile.read(path.parent).repeating is None
 
 
 def test_a_file_without_rows_is_staged_as_that(tmp_path):

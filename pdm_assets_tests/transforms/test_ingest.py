@@ -1,5 +1,6 @@
 """The verdict on every landed row, by hand and against a plain Python oracle."""
 
+import datetime as dt
 from collections import Counter, defaultdict
 
 import pytest
@@ -207,10 +208,27 @@ def test_every_row_has_the_verdict_of_the_rules_and_a_key_at_most_one_raw_row(sp
     assert set(raw_keys.values()) <= {1}
 
 
-def test_sorting_shuffles_the_rows_once_and_sorts_them_once(spark):
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(any_reading, min_size=10, max_size=40))
+def test_where_no_key_repeats_the_short_way_has_the_same_verdicts(spark, readings):
+    rows = [
+        reading(rank, n, volt, machine=n % 4, at=NOON + dt.timedelta(hours=n), problem=problem)
+        for n, (rank, _, volt, problem) in enumerate(readings)
+    ]
+    frame = landed(spark, TELEMETRY, rows)
+    known = spark.createDataFrame([(day("2015-01-01"), m) for m in (0, 1, 2)], "date date, machine_id bigint")
+    columns = ("landed_rank", "line", "verdict", "reason", "text", *TELEMETRY.column_names)
+    short, long = (sort_landed_rows(frame, TELEMETRY, known, keys_may_repeat=may).select(*columns) for may in (False, True))
+    assert sorted(map(tuple, short.collect()), key=repr) == sorted(map(tuple, long.collect()), key=repr)
+
+
+@pytest.mark.parametrize("may_repeat", [True, False])
+def test_sorting_shuffles_the_rows_once_and_sorts_them_once(spark, may_repeat):
     known = spark.createDataFrame([(day("2015-01-01"), 1)], "date date, machine_id bigint")
-    rows = sort_landed_rows(landed(spark, TELEMETRY, [reading(0, 2, 1.0)]), TELEMETRY, known, partitions=3)
-    written = raw_rows(rows, TELEMETRY).repartition(3, "date")  # as the lake clusters a range before it writes
+    frame = landed(spark, TELEMETRY, [reading(0, 2, 1.0), reading(0, 3, 1.0, machine=2)])
+    rows = sort_landed_rows(frame, TELEMETRY, known, partitions=3, keys_may_repeat=may_repeat)
+    # as the lake clusters a range before it writes
+    written = raw_rows(rows, TELEMETRY).repartition(3, "date").sortWithinPartitions("date", *TELEMETRY.unique)
     plan = written._explain_string()
     assert plan.count("Exchange hashpartitioning") == 1
     assert plan.count("Sort [") == 1
