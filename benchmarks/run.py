@@ -181,15 +181,21 @@ def _dagster(data: Path) -> Iterator[None]:
 
     home = data / "dagster"
     sensor, cursor, said = defs.resolve_sensor_def("landing_sensor"), "", ""
-    needed = {name: resources[name] for name in sensor.required_resource_keys}
+    told = {
+        "resources": {name: resources[name] for name in sensor.required_resource_keys},
+        "sensor_name": sensor.name,
+        "repository_def": defs.get_repository_def(),
+    }
     with dg.DagsterInstance.get() as instance:
         while not said.startswith("nothing new"):
-            with dg.build_sensor_context(instance=instance, cursor=cursor, resources=needed, definitions=defs) as context:
+            with dg.build_sensor_context(instance=instance, cursor=cursor, **told) as context:
                 tick = sensor.evaluate_tick(context)
             cursor, said = tick.cursor or cursor, tick.skip_message or ""
             time.sleep(0.5)
-    setting = [str(Path(sys.executable).parent / "dagster"), "sensor", "cursor", "landing_sensor", "--set", cursor]
-    subprocess.run([*setting, "-w", str(CHECKOUT / "workspace.yaml")], check=True, stdout=subprocess.DEVNULL)
+    # Started first: setting the cursor of a sensor that has no state yet would leave it stopped.
+    for asked in (("start", "landing_sensor"), ("cursor", "landing_sensor", "--set", cursor)):
+        command = [str(Path(sys.executable).parent / "dagster"), "sensor", *asked, "-w", str(CHECKOUT / "workspace.yaml")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with (home / "dagster.log").open("wb") as log:
         process = start_dagster(home, PORT, log.fileno())
         try:
