@@ -192,8 +192,8 @@ def _dagster(data: Path) -> Iterator[None]:
                 tick = sensor.evaluate_tick(context)
             cursor, said = tick.cursor or cursor, tick.skip_message or ""
             time.sleep(0.5)
-    # Started first: setting the cursor of a sensor that has no state yet would leave it stopped.
-    for asked in (("start", "landing_sensor"), ("cursor", "landing_sensor", "--set", cursor)):
+    # Then started: setting the cursor of a sensor that has no state yet leaves it stopped.
+    for asked in (("cursor", "landing_sensor", "--set", cursor), ("start", "landing_sensor")):
         command = [str(Path(sys.executable).parent / "dagster"), "sensor", *asked, "-w", str(CHECKOUT / "workspace.yaml")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with (home / "dagster.log").open("wb") as log:

@@ -65,12 +65,13 @@ class Buckets:
         buckets = np.where(days == UNDATED, UNDATED, days // BUCKET_DAYS)
         dates = pa.array(days.astype(np.int32), mask=days == UNDATED).cast(pa.date32())
         rows = rows.append_column(DATE, dates)
-        self._note_keys(rows, buckets)
         order = np.argsort(buckets, kind="stable")
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
         for picked in np.split(order, starts)[1:]:
             # A copy for each bucket: a slice would keep all of the batch in memory until it is written.
-            self._hold(int(buckets[picked[0]]), rows.take(pa.array(picked)) if len(picked) < len(rows) else rows)
+            its = rows.take(pa.array(picked)) if len(picked) < len(rows) else rows
+            self._note_keys(int(buckets[picked[0]]), its)
+            self._hold(int(buckets[picked[0]]), its)
         while sum(self._held_rows.values()) > ROWS_HELD:
             self._write(max(self._held_rows, key=self._held_rows.__getitem__))
 
@@ -104,18 +105,15 @@ class Buckets:
         days = {home_day} if UNDATED in twice else set()
         return sorted(days | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
 
-    def _note_keys(self, rows: pa.Table, buckets: np.ndarray) -> None:
+    def _note_keys(self, bucket: int, rows: pa.Table) -> None:
         """Rows with a problem have no key: they are quarantined whatever else there is."""
-        if self._keys is None:
+        good = rows.filter(pc.is_null(rows["problem"]))
+        if self._keys is None or not len(good):
             return
-        good = rows["problem"].combine_chunks().is_null().to_numpy(zero_copy_only=False)
-        buckets, hashes = buckets[good], _hashes(rows, self.key)[good]
-        self._keys_held += len(hashes)
+        self._keys[bucket].append(_hashes(good, self.key))
+        self._keys_held += len(good)
         if self._keys_held > KEYS_HELD:
             self._keys = None
-            return
-        for bucket in np.unique(buckets):
-            self._keys[int(bucket)].append(hashes[buckets == bucket])
 
     def _days(self, rows: pa.Table) -> np.ndarray:
         if self.time is None:
