@@ -214,6 +214,17 @@ def test_of_one_measured_size_bytes_are_in_proportion_and_said_to_be():
     assert "Bytes were measured of" not in planner.told(MODEL, [plan(1_000)])
 
 
+def test_where_the_larger_fleet_took_no_more_memory_that_of_larger_ones_is_not_known():
+    model = dataclasses.replace(MODEL, engine_bytes=lines.fit([(40_000, 2.4 * GIB), (400_000, 1.5 * GIB)]))
+    small, large = needs(model, plan(1_000)), needs(model, plan(2_000))
+    assert (small.engine_bytes_training, large.engine_bytes_training) == (pytest.approx(1.95 * GIB), None)
+    told = planner.told(model, [plan(1_000), plan(2_000)])
+    assert "| memory: engine, in a training | 1.9 GiB | not known |" in told
+    assert "nothing is known" in told
+    assert planner.MEMORY not in told
+    assert planner.MEMORY in planner.told(MODEL, [plan(1_000)])
+
+
 @given(
     machines=st.integers(1, 300_000),
     more=st.integers(0, 300_000),

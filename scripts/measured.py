@@ -247,6 +247,11 @@ class Model:
             lakes=tuple((f.machines, f.days, f.number("files in the lake", r"([\d,]+) MiB") * MIB) for f in fleets),
         )
 
+    @property
+    def memory_grows(self) -> bool:
+        """Whether larger fleets took more of the engine's memory. A heap that fills with garbage up to its limit tells nothing."""
+        return self.engine_bytes.each > 0
+
     def lake(self, machines: int, days: int) -> float:
         """Bytes of the Parquet files in the lake of `make bench`, by the lines: it has written each day twice."""
         scored = max(0, days - days_before_a_model())

@@ -38,6 +38,7 @@ DEFAULTS = Settings()
 FLEETS = (1_000, 10_000, 100_000)
 FARTHEST = 200  # times the largest measured fleet: beyond it not even a model is asked
 YEAR = 365
+MEMORY = "a training fits the memory"
 DAYS_A_MONTH = 365.25 / 12
 ENGINE = "engine start"
 TRAINING = "training"
@@ -101,8 +102,8 @@ class Needs:
     backfill: float
     backfill_runs: int
     backfill_serial: float
-    engine_bytes: float
-    engine_bytes_training: float
+    engine_bytes: float | None  # None: not known
+    engine_bytes_training: float | None
     training_bytes: float
     training_result_bytes: float
     written_a_day: float
@@ -138,8 +139,8 @@ class Needs:
 
     @property
     def memory_of_training(self) -> float:
-        """Bytes of the engine and of the run's process while a model is trained."""
-        return self.engine_bytes_training + self.training_bytes
+        """Bytes of the engine, as far as known, and of the run's process while a model is trained."""
+        return (self.engine_bytes_training or 0.0) + self.training_bytes
 
     @property
     def troubles(self) -> list[str]:
@@ -155,7 +156,7 @@ class Needs:
         if self.backfill > plan.backfill_hours * 3600:
             alone = "" if self.backfill_serial <= plan.backfill_hours * 3600 else ", and its serial part alone does"
             found.append(f"the backfill takes longer than {plan.backfill_hours:g} h{alone}")
-        if self.engine_bytes > memory:
+        if self.engine_bytes is not None and self.engine_bytes > memory:
             found.append(f"a run needs more than {plan.memory_gib:g} GiB")
         elif self.memory_of_training > memory:
             found.append(f"a training needs more than {plan.memory_gib:g} GiB")
@@ -189,6 +190,10 @@ def needs(model: Model, plan: Plan) -> Needs:
 
     judged = plan.machines * (DEFAULTS.calibration_days + DEFAULTS.test_days) * 24 / plan.cadence_hours
     written, kept = _stored(model, plan)
+
+    def engine_bytes(machine_days: float) -> float | None:
+        return model.engine_bytes.at(machine_days) if model.memory_grows or machine_days <= model.largest_run else None
+
     return Needs(
         plan=plan,
         by_stage=by_stage,
@@ -196,8 +201,8 @@ def needs(model: Model, plan: Plan) -> Needs:
         backfill=backfill,
         backfill_runs=runs,
         backfill_serial=backfill_serial,
-        engine_bytes=model.engine_bytes.at(plan.machines * max(days_a_run, plan.days_per_run)),
-        engine_bytes_training=model.engine_bytes.at(plan.machines * days_before_a_model() * plan.observations),
+        engine_bytes=engine_bytes(plan.machines * max(days_a_run, plan.days_per_run)),
+        engine_bytes_training=engine_bytes(plan.machines * days_before_a_model() * plan.observations),
         training_bytes=judged * TRAINING_ROW_BYTES * TRAINING_COPIES,
         training_result_bytes=judged * TRAINING_ROW_BYTES,
         written_a_day=written,
@@ -267,6 +272,11 @@ def _assumed(model: Model, plan: Plan) -> str:
             "monitoring are taken to be the same for any fleet, all else in proportion, which is more than it will be. "
             "`make bytes MACHINES=1000` gives the second size."
         )
+    if not model.memory_grows:
+        gaps += (
+            " **The engine's memory was no larger for the larger fleet**: what its heap may have it takes, so of the memory of "
+            "fleets beyond those nothing is known."
+        )
     words = {
         "cadence_hours": "h between observations",
         "readings_per_hour": "readings an hour",
@@ -319,8 +329,8 @@ def _fleets(model: Model, found: Sequence[Needs]) -> str:
         row("written a day", lambda its: _size(its.written_a_day)),
         *([f"kept after {days} days: {folder}", *(_size(its.kept[folder]) for its in found)] for folder in folders),
         row(f"kept after {days} days, all", lambda its: _size(sum(its.kept.values()))),
-        row("memory: engine, in the runs of a backfill", lambda its: _size(its.engine_bytes)),
-        row("memory: engine, in a training", lambda its: _size(its.engine_bytes_training)),
+        row("memory: engine, in the runs of a backfill", lambda its: _size_if_known(its.engine_bytes)),
+        row("memory: engine, in a training", lambda its: _size_if_known(its.engine_bytes_training)),
         row("memory: the run's own process (driver), in a training; computed", lambda its: _size(its.training_bytes)),
         row("does one machine do", lambda its: "; ".join(its.troubles) or "yes"),
         row("cost a day: runs, where only they are paid", lambda its: _cost(its.cost_of_runs)),
@@ -343,7 +353,7 @@ def _limits(model: Model, plan: Plan) -> str:
         f"a run takes up to {plan.window_hours:g} h": lambda its: its.new_day <= plan.window_hours * 3600,
         "a run that trains does": lambda its: its.new_day + its.training <= plan.window_hours * 3600,
         f"a backfill of a year takes up to {plan.backfill_hours:g} h": lambda its: its.backfill <= plan.backfill_hours * 3600,
-        "a training fits the memory": lambda its: its.memory_of_training <= its.plan.memory_gib * GIB,
+        MEMORY: lambda its: its.memory_of_training <= its.plan.memory_gib * GIB,
         "a training's rows fit spark.driver.maxResultSize": lambda its: its.training_result_bytes <= MAX_RESULT_BYTES,
     }
 
@@ -353,6 +363,8 @@ def _limits(model: Model, plan: Plan) -> str:
 
         return _rounded(largest_that(fits, FARTHEST * model.largest), model.largest)
 
+    if not model.memory_grows:
+        del checks[MEMORY]
     head = ["largest fleet for which", *(f"{size.cores} cores, {size.memory_gib:g} GiB" for size in sizes)]
     return _table([head, *([what, *(largest(size, holds) for size in sizes)] for what, holds in checks.items())])
 
@@ -400,6 +412,10 @@ def _size(size: float) -> str:
         if size < 1024 * unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size / GIB / 1024:,.1f} TiB"
+
+
+def _size_if_known(size: float | None) -> str:
+    return "not known" if size is None else _size(size)
 
 
 def _times(factor: float) -> str:
