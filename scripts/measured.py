@@ -249,7 +249,7 @@ class Model:
 
     @property
     def memory_grows(self) -> bool:
-        """Whether larger fleets took more of the engine's memory. A heap that fills with garbage up to its limit tells nothing."""
+        """Whether larger fleets took more of the engine's memory; a heap full of garbage up to its limit tells nothing."""
         return self.engine_bytes.each > 0
 
     def lake(self, machines: int, days: int) -> float:
