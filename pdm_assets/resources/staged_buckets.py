@@ -151,18 +151,19 @@ class Buckets:
 
 
 def _hashes(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """A number for each row that is the same where these columns are, and hardly ever else (splitmix64 over the columns)."""
+    """A number for each row that is the same where these columns are, and hardly ever else (splitmix64 over the columns).
+
+    They have no missing values, as a row without its key has a problem.
+    """
     total = np.zeros(len(rows), np.uint64)
     for name in names:
         column = rows[name].combine_chunks()
         if pa.types.is_string(column.type):
             distinct = column.dictionary_encode()
             texts = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in distinct.dictionary.to_pylist()]
-            values = np.frombuffer(b"".join([*texts, bytes(8)]), np.uint64)[
-                pc.fill_null(distinct.indices, len(texts)).to_numpy()
-            ]
+            values = np.frombuffer(b"".join(texts), np.uint64)[distinct.indices.to_numpy()]
         else:
-            values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy().view(np.uint64)
+            values = column.cast(pa.int64()).to_numpy().view(np.uint64)
         total = total + values + np.uint64(0x9E3779B97F4A7C15)
         total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
