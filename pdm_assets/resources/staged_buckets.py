@@ -1,16 +1,17 @@
 """Staged rows on disk: Parquet files that each hold a few days, so that one day is read without its year."""
 
 import datetime as dt
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pandas.util import hash_pandas_object
 
 from pdm_assets.schemas.table import DATE
 
@@ -33,7 +34,7 @@ class StagedRows:
     parts: list[tuple[str, dt.date, dt.date]]
     home_day: dt.date
     rows_by_day: dict[dt.date, int]
-    repeating: list[dt.date] | None
+    repeating: frozenset[dt.date] | None
 
 
 @dataclass
@@ -93,24 +94,20 @@ class Buckets:
             self._save(rows.set_column(rows.schema.get_field_index(DATE), DATE, dates), path.name)
         return home_day
 
-    def repeating(self, home_day: dt.date) -> list[dt.date] | None:
+    def repeating(self, home_day: dt.date) -> frozenset[dt.date] | None:
         """Days of buckets in which a key, or the hash of another, came twice; None if the file is too large to tell."""
         if self._keys is None:
             return None
-        twice = set()
-        for bucket, hashes in self._keys.items():
-            ordered = np.sort(np.concatenate(hashes))
-            if (ordered[1:] == ordered[:-1]).any():
-                twice.add(bucket)
-        days = {home_day} if UNDATED in twice else set()
-        return sorted(days | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
+        twice = {bucket for bucket, hashes in self._keys.items() if not pd.Index(np.concatenate(hashes)).is_unique}
+        undated = {home_day} if UNDATED in twice else set()
+        return frozenset(undated | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
 
     def _note_keys(self, bucket: int, rows: pa.Table) -> None:
         """Rows with a problem have no key: they are quarantined whatever else there is."""
         good = rows.filter(pc.is_null(rows["problem"]))
         if self._keys is None or not len(good):
             return
-        self._keys[bucket].append(_hashes(good, self.key))
+        self._keys[bucket].append(hash_pandas_object(good.select(self.key).to_pandas(), index=False).to_numpy())
         self._keys_held += len(good)
         if self._keys_held > KEYS_HELD:
             self._keys = None
@@ -148,27 +145,6 @@ class Buckets:
             use_dictionary=[*texts, "file"],  # readings repeat too little to pay for one
             store_schema=False,
         )
-
-
-def _hashes(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """A number for each row that is the same where these columns are, and hardly ever else (splitmix64 over the columns).
-
-    They have no missing values, as a row without its key has a problem.
-    """
-    total = np.zeros(len(rows), np.uint64)
-    for name in names:
-        column = rows[name].combine_chunks()
-        if pa.types.is_string(column.type):
-            distinct = column.dictionary_encode()
-            texts = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in distinct.dictionary.to_pylist()]
-            values = np.frombuffer(b"".join(texts), np.uint64)[distinct.indices.to_numpy()]
-        else:
-            values = column.cast(pa.int64()).to_numpy().view(np.uint64)
-        total = total + values + np.uint64(0x9E3779B97F4A7C15)
-        total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        total ^= total >> np.uint64(31)
-    return total
 
 
 def write_rows(

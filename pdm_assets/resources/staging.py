@@ -207,7 +207,7 @@ class Staging:
                     columns,
                     rows.rows_by_day,
                     tuple(StagedPart(final / part, first, last) for part, first, last in rows.parts),
-                    repeating=None if rows.repeating is None else frozenset(rows.repeating),
+                    repeating=rows.repeating,
                 )
             except Exception as error:
                 if isinstance(error, OSError) and error.errno is not None:

@@ -1,10 +1,12 @@
 """The lake and its IO manager: single days, ranges, empty days, first writes, and what is refused."""
 
+import datetime as dt
 import os
 import time
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import PySparkException
 
@@ -12,7 +14,7 @@ from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY
 from pdm_assets.resources.delta_io import DeltaIOManager
 from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.spark import SparkEngine
-from pdm_assets.schemas.raw import ERRORS, MACHINES, TELEMETRY
+from pdm_assets.schemas.raw import CHANNEL_NAMES, ERRORS, MACHINES, TELEMETRY
 from pdm_assets_tests import builders
 from pdm_assets_tests.builders import day
 
@@ -49,6 +51,18 @@ def test_days_are_replaced_and_no_others(lake, spark):
     emptied = lake.replace_days(ERRORS, None, day("2015-01-02"), day("2015-01-04"), {})
     assert held(lake) == set()
     assert lake.replace_days(ERRORS, None, day("2015-01-02"), day("2015-01-04"), {}).version == emptied.version
+
+
+def test_a_day_is_one_file_in_order_of_its_keys_and_readings_have_no_dictionary(lake, spark):
+    on = day("2015-01-01")
+    readings = [(machine, f"2015-01-01 {hour:02d}:00", 1.0 * machine) for hour in (3, 1, 2) for machine in (2, 1)]
+    lake.replace_days(TELEMETRY, builders.telemetry(spark, readings), on, on + dt.timedelta(days=1), {})
+    (path,) = (Path(lake.root) / TELEMETRY.key / "date=2015-01-01").glob("*.parquet")
+    file = pq.ParquetFile(path)
+    keys = [(row["machine_id"], row["observed_at"].hour) for row in file.read().to_pylist()]
+    assert keys == [(machine, hour) for machine in (1, 2) for hour in (1, 2, 3)]
+    columns = [file.metadata.row_group(0).column(n) for n in range(file.metadata.num_columns)]
+    assert {c.path_in_schema for c in columns if not c.has_dictionary_page} == set(CHANNEL_NAMES)
 
 
 def test_a_row_of_another_day_or_against_a_rule_is_refused_and_nothing_is_written(lake, spark):

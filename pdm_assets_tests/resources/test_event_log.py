@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from pdm_assets.demo import make_home
@@ -69,37 +70,26 @@ def test_a_run_leaves_the_events_that_dagsters_own_log_keeps(instance, tmp_path_
     assert batched["events"].count(dg.DagsterEventType.ASSET_MATERIALIZATION) == DAYS
 
 
-def test_a_batch_is_stored_whole_or_not_at_all(instance, monkeypatch):
+@pytest.mark.parametrize(
+    ("picked", "step"),
+    [
+        ((-4, -3), "_store_asset_event"),
+        ((0, 1, -1), "store_event"),
+    ],  # days alone; days and the run's end, which is about no asset
+)
+def test_a_batch_is_stored_whole_or_not_at_all(instance, monkeypatch, picked, step):
     run_id, kinds = events_of(instance)
     log = instance.event_log_storage
-    days = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)[:3]
-    assert len(days) == 3
+    of_assets = [entry for entry in instance.all_logs(run_id) if entry.dagster_event_type in ASSET_EVENTS]
+    entries = [[*of_assets, instance.all_logs(run_id)[-1]][place] for place in picked]
 
     def fails(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(BatchedSqliteEventLog, "_store_asset_event", fails)
-    with pytest.raises(OSError, match="disk is full"):
-        log.store_event_batch(days)
-    monkeypatch.undo()
-    assert len(events_in(instance, run_id)) == len(kinds)
-    log.store_event_batch(days)
-    assert len(events_in(instance, run_id)) == len(kinds) + 3
-
-
-def test_a_batch_of_several_kinds_too(instance, monkeypatch):
-    run_id, kinds = events_of(instance)
-    log = instance.event_log_storage
-    logged = [record.event_log_entry for record in log.get_records_for_run(run_id).records]
-    entries = [*logged[:2], logged[-1]]  # the run's end is about no asset
-
-    def fails(*_):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(SqliteEventLogStorage, "store_event", fails)
+    monkeypatch.setattr(SqliteEventLogStorage, step, fails)
     with pytest.raises(OSError, match="disk is full"):
         log.store_event_batch(entries)
     monkeypatch.undo()
     assert len(events_in(instance, run_id)) == len(kinds)
     log.store_event_batch(entries)
-    assert len(events_in(instance, run_id)) == len(kinds) + 3
+    assert len(events_in(instance, run_id)) == len(kinds) + len(picked)
