@@ -120,8 +120,8 @@ def delta_conf(cores: int, folder: Path, store: str = "file") -> dict[str, str]:
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * cores),
         # HotSpot leaves longer methods to its interpreter: the features of a year take 8 s less of 35 in smaller ones
         "spark.sql.codegen.hugeMethodLimit": "8000",
-        # Readings hardly repeat: Parquet would build a dictionary of them for each file, and throw it away (a year of a
-        # thousand machines is written in 7.6 s instead of 13.4, in files of the same size)
+        # Readings hardly repeat: Parquet would build a dictionary of them for each file, and throw it away (of a year of a
+        # thousand machines that is 4 s of 15, for files of the same size)
         **{f"spark.hadoop.parquet.enable.dictionary#{name}": "false" for name in REAL_COLUMNS},
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
