@@ -237,8 +237,8 @@ def _calendar(judged: Judged, history: History, start: int, end: int, rules: Rul
 
 def machine_days(observations: Moments, chosen: Bools) -> int:
     """On how many days of how many machines one of the chosen observations was made."""
-    pairs = np.column_stack([observations.machine[chosen], observations.at[chosen] // DAY])
-    return len(np.unique(pairs, axis=0))
+    machine, day = observations.machine[chosen], observations.at[chosen] // DAY
+    return len(np.unique(np.unique(machine, return_inverse=True)[1] * (day.max(initial=0) + 1) + day))
 
 
 def _recall_by_lead(parts: Sequence[tuple[Moments, Bools, History]]) -> dict[str, float | None]:

@@ -29,8 +29,8 @@ class Moments:
     machine: Ints
     at: Ints
 
-    def where(self, chosen: Bools | Ints) -> "Moments":
-        """Those that are chosen, by a mask or in an order."""
+    def where(self, chosen: Bools | Ints | slice) -> "Moments":
+        """Those that are chosen, by a mask, in an order, or as a view."""
         return Moments(self.machine[chosen], self.at[chosen])
 
 
@@ -166,7 +166,7 @@ def judge(
     horizon, least = rules.horizon_hours * HOUR, rules.least_lead_hours * HOUR
     machines, counts = np.unique(observations.machine, return_counts=True)
     alerts, episode = episodes(observations.where(is_alert), closings)
-    keys = _Keys(observations, failures, closings)
+    keys = _Keys(Moments(machines, np.full(len(machines), start)), alerts, failures, closings)
 
     given = delivered_at(alerts.at, rules.landing_hours)
     failure_keys = np.sort(keys.of(failures))

@@ -62,7 +62,7 @@ def precision_recall(probability: Floats, fails: Bools) -> PrecisionRecall:
     """
     if not fails.any():
         raise ValueError("no failing observation: recall is undefined")
-    order = np.argsort(-probability, kind="stable")
+    order = np.argsort(probability)[::-1]
     ranked = probability[order]
     last_of_equals = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     caught = np.cumsum(fails[order])[last_of_equals]
@@ -112,11 +112,13 @@ def calibration_error(probability: Floats, fails: Bools) -> float | None:
     """
     if not len(fails):
         return None
-    _, place, ties = np.unique(probability, return_inverse=True, return_counts=True)
-    rate = (np.bincount(place, fails) / ties)[place]
-    order = np.argsort(probability, kind="stable")
-    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    return float(sum(abs(float(np.sum(rate[b]) - np.sum(probability[b]))) for b in bins) / len(order))
+    order = np.argsort(probability)
+    ranked, failed = probability[order], fails[order]
+    first_of_equals = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    ties = np.diff(np.append(first_of_equals, len(ranked)))
+    rate = np.repeat(np.add.reduceat(failed.astype(float), first_of_equals) / ties, ties)
+    bins = np.array_split(rate - ranked, min(CALIBRATION_BINS, len(ranked)))
+    return float(sum(abs(float(np.sum(b))) for b in bins) / len(ranked))
 
 
 def logit(probability: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import comb
+from math import exp, lgamma, log, log1p
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ from pdm_assets.models.events import (
     HOUR,
     Costs,
     EventMetrics,
-    Ints,
     Judged,
     Moments,
     Rules,
@@ -42,10 +41,9 @@ class Given(NamedTuple):
     def between(self, start: int, end: int) -> "Given":
         """Those observed in [start, end), in seconds."""
         first, last = np.searchsorted(self.observations.at, [start, end])
-        chosen = np.arange(first, last)
-        return self.where(chosen)
+        return self.where(slice(first, last))
 
-    def where(self, chosen: Bools | Ints) -> "Given":
+    def where(self, chosen: Bools | slice) -> "Given":
         """Those that are chosen, in the same order."""
         return Given(self.observations.where(chosen), self.probability[chosen], self.is_alert[chosen])
 
@@ -169,6 +167,15 @@ def _fallen(name: str, hits: int, of: int, before: float | None, allowed: float)
     """What to say where so few hits are no chance: a binomial test against the test window's share less what is allowed."""
     if not of or before is None:
         return None
-    share = max(0.0, before - allowed)
-    by_chance = sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(hits + 1))
+    by_chance = _at_most(hits, of, before - allowed)
     return f"{name} {hits} of {of}, {before:.2f} in the test window" if by_chance < CHANCE else None
+
+
+def _at_most(hits: int, of: int, share: float) -> float:
+    """The chance of so few hits, or fewer: the binomial distribution, by logarithms, for its coefficients exceed any float."""
+    if share <= 0:
+        return 1.0
+    all_ways = lgamma(of + 1)
+    return sum(
+        exp(all_ways - lgamma(n + 1) - lgamma(of - n + 1) + n * log(share) + (of - n) * log1p(-share)) for n in range(hits + 1)
+    )

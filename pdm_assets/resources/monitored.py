@@ -1,11 +1,12 @@
 """What monitoring reads from the lake, without Spark: scores, failures, features by day."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.drift import (
@@ -25,7 +26,7 @@ from pdm_assets.models.realised import ROLLING_DAYS, Given, Realised, compared, 
 from pdm_assets.partitions import SETTINGS
 from pdm_assets.resources.lake import Lake, known_until
 from pdm_assets.resources.model_store import ModelStore
-from pdm_assets.resources.open_alarms import moments_by_component, seconds
+from pdm_assets.resources.open_alarms import by_component, moments, moments_by_component, seconds
 from pdm_assets.schemas.features import (
     COMPONENT_RISK,
     FAILURE_MODEL,
@@ -62,30 +63,37 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
     end = max(cards) + DAY
     start = min(cards) - dt.timedelta(days=ROLLING_DAYS + SETTINGS.horizon_days)
     rules, costs = Rules.of(SETTINGS), Costs.of(SETTINGS)
-    given, version = _given(lake, start, end)
+    given, by_version = _given(lake, start, end, {card.version for card in cards.values()})
     history = _history(lake, end)
 
     def judged(its: Mapping[str, Given], day: dt.date, days: int) -> list[Realised]:
         return realise(its, history, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
 
     for day, card in cards.items():
-        found = judged(given, day, 1), judged(given, day, ROLLING_DAYS)
-        if not any(one.observations for each in found for one in each):
+        daily, rolling = judged(given, day, 1), judged(given, day, ROLLING_DAYS)
+        if not any(one.observations for one in (*daily, *rolling)):
             continue
-        own = {c: its.where(version[c] == card.version) for c, its in given.items()}
-        worse = {one.component: compared(one, card.events[one.component].observed) for one in judged(own, day, ROLLING_DAYS)}
-        yield day, [*found[0], *(replace(one, worse=worse[one.component]) for one in found[1])]
+        own = by_version[card.version]
+        others = any(len(own[c].probability) < len(its.probability) for c, its in given.items())
+        own_rolling = judged(own, day, ROLLING_DAYS) if others else rolling
+        worse = {one.component: compared(one, card.events[one.component].observed) for one in own_rolling}
+        yield day, [*daily, *(replace(one, worse=worse[one.component]) for one in rolling)]
 
 
-def _given(lake: Lake, start: dt.date, end: dt.date) -> tuple[dict[str, Given], dict[str, np.ndarray]]:
-    """By component its scores, and the version that gave each of them."""
+def _given(
+    lake: Lake, start: dt.date, end: dt.date, versions: Collection[str]
+) -> tuple[dict[str, Given], dict[str, dict[str, Given]]]:
+    """All scores by component, and those of each version by component."""
     columns = ["machine_id", "observed_at", "component", "probability", "is_alert", "model_version"]
     rows = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=columns).sort_by([("observed_at", "ascending")])
-    component, version = (rows[name].to_numpy(zero_copy_only=False) for name in ("component", "model_version"))
-    moments = moments_by_component(rows, "observed_at")
-    probability, is_alert = rows["probability"].to_numpy(), rows["is_alert"].to_numpy(zero_copy_only=False).astype(bool)
-    given = {c: Given(moments[c], probability[component == c], is_alert[component == c]) for c in COMPONENTS}
-    return given, {c: version[component == c] for c in COMPONENTS}
+
+    def of(rows: pa.Table) -> dict[str, Given]:
+        return {
+            c: Given(moments(its, "observed_at"), its["probability"].to_numpy(), its["is_alert"].to_numpy())
+            for c, its in by_component(rows).items()
+        }
+
+    return of(rows), {version: of(rows.filter(pc.equal(rows["model_version"], version))) for version in versions}
 
 
 def _history(lake: Lake, end: dt.date) -> dict[str, History]:

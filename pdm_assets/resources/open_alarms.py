@@ -157,12 +157,20 @@ def _moments(lake: Lake, *tables: tuple[Table, str], start: dt.date, end: dt.dat
     return moments_by_component(pa.concat_tables(parts), "observed_at")
 
 
+def by_component(rows: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each component, in their order."""
+    return {c: rows.filter(pc.equal(rows["component"], c)) for c in COMPONENTS}
+
+
+def moments(rows: pa.Table, instant: str) -> Moments:
+    """Machine and time of rows."""
+    at = rows[instant].cast(pa.timestamp("us", "UTC")).cast("int64").to_numpy() // 1_000_000
+    return Moments(rows["machine_id"].to_numpy(), at)
+
+
 def moments_by_component(rows: pa.Table, instant: str) -> dict[str, Moments]:
     """Machine and time of rows, by component."""
-    machines = rows["machine_id"].to_numpy()
-    seconds = rows[instant].cast(pa.timestamp("us", "UTC")).cast("int64").to_numpy() // 1_000_000
-    component = rows["component"].to_numpy(zero_copy_only=False)
-    return {c: Moments(machines[component == c], seconds[component == c]) for c in COMPONENTS}
+    return {c: moments(its, instant) for c, its in by_component(rows).items()}
 
 
 def _reports(lake: Lake, start: dt.date, end: dt.date, machines: set[int]) -> dict[int, list[tuple[dt.datetime, str]]]:

@@ -5,7 +5,9 @@ import importlib
 import json
 import os
 import shutil
+import threading
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import dagster as dg
@@ -147,21 +149,38 @@ def test_rows_before_the_first_day_make_it_dirty_for_they_are_quarantined_there(
     assert plant.tick() == [("2014-01-01", "new")]
 
 
+@contextmanager
+def growing(path):
+    """Somebody writes to the file until the block ends."""
+    done = threading.Event()
+
+    def write():
+        while not done.wait(0.1):
+            os.utime(path)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
+
+
 def test_a_file_that_is_still_growing_is_waited_for(plant):
-    plant.telemetry(JANUARY, age=0)
-    assert plant.tick() == "files are still landing"
-    for entry in (plant.root / "landing" / "telemetry").iterdir():
-        os.utime(entry, (time.time() - 60,) * 2)
-    os.utime(plant.root / "landing" / "telemetry", (time.time() - 60,) * 2)
-    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    with growing(plant.telemetry(JANUARY)):
+        time.sleep(0.3)
+        assert plant.tick() == "files are still landing"
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]  # the tick waits until it has been still for long enough
 
 
 def test_a_stream_of_files_is_not_waited_for_for_ever(plant, monkeypatch):
     plant.telemetry(JANUARY)
-    plant.telemetry(["2015-01-11"], name=".telemetry.landing", age=0)
-    assert plant.tick() == "files are still landing"
-    monkeypatch.setattr(importlib.import_module("pdm_assets.automation.landing_sensor"), "PATIENCE_S", 0.0)
-    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    with growing(plant.telemetry(["2015-01-11"], name=".telemetry.landing")):
+        time.sleep(0.3)
+        assert plant.tick() == "files are still landing"
+        monkeypatch.setattr(importlib.import_module("pdm_assets.automation.landing_sensor"), "PATIENCE_S", 0.0)
+        assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
 
 
 def test_a_hundred_hourly_files_are_one_run(plant):

@@ -67,6 +67,11 @@ def test_a_failure_of_the_last_day_counts_with_the_warning_of_two_days_before():
     assert found.observations == 2 * 3
 
 
+def test_two_alerts_of_a_machine_and_day_are_one_machine_to_visit():
+    its = given((1, 20 * 24 + 6), (1, 20 * 24 + 18), (2, 20 * 24 + 6), (1, 21 * 24 + 6))
+    assert realised(its, []).alarmed_machines_per_day == 3 / 30
+
+
 def test_what_happens_later_is_not_looked_at():
     its = given((1, 37 * 24 + 6), (2, 39 * 24 + 6))
     known = realised(its, [(3, 20 * 24)])
@@ -108,6 +113,9 @@ def test_without_scores_there_is_nothing_to_judge():
         ({"failures": 1, "caught": 0}, 0.05, 30, None),  # by a chance of 0.12
         ({"true_episodes": 3, "false_episodes": 2}, 0.05, 30, None),  # 0.25
         ({"true_episodes": 12, "false_episodes": 8}, 0.05, 30, "alarm precision 12 of 20, 0.96 in the test window"),
+        # a fleet of thousands: 4,400 +- 23 of 5,000, more ways to choose them than a float can count
+        ({"failures": 5_000, "caught": 4_370}, 0.05, 30, None),
+        ({"failures": 5_000, "caught": 4_350}, 0.05, 30, "event recall 4350 of 5000, 0.98 in the test window"),
         ({}, 0.051, 30, "calibration error 0.051"),
         ({"failures": 20, "caught": 0}, 0.2, 1, None),  # a day
         ({}, None, 30, None),
