@@ -139,6 +139,7 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str, 
     for group in ("scores", "worklist", "monitoring"):
         some = last - dt.timedelta(days=SCORED_DAYS - 1)
         timed(f"{group}, the last {SCORED_DAYS} days", lambda group=group, some=some: materialize((group,), some, last))
+    timed(f"once more: scores, the last {SCORED_DAYS} days", lambda: materialize(("scores",), some, last))
     timed("all of it once more, as one range run (nothing to train)", lambda: materialize(EVERYTHING, first, last))
     replayer = Replayer(root / "later", root / "data" / "landing", END)
     for n in range(NEW_DAYS):
