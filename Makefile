@@ -70,9 +70,9 @@ chaos: setup ## kill parts of the platform at random moments, TRIALS=28 times; d
 soak: setup ## a year of days through the landing sensor on one engine: docs/reliability-soak.md (half an hour and more)
 	@$(BIN)/python -m pdm_assets_tests.chaos.soak --out docs/reliability-soak.md
 
-compare: setup ## the same work by Polars, pandas, scikit-learn and XGBoost: benchmarks/peers.md (MACHINES=1000 takes minutes)
+compare: setup ## the same work by Polars, pandas, scikit-learn and XGBoost: benchmarks/peers.md (MACHINES=1000 takes minutes; ONLY=--load-only for no trainings)
 	@$(BIN)/uv pip install -q --require-hashes -r requirements-bench.lock
-	@$(BIN)/python benchmarks/compare.py --machines $(MACHINES)
+	@$(BIN)/python benchmarks/compare.py --machines $(MACHINES) $(ONLY)
 
 lock: setup ## compile the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \

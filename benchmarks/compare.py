@@ -2,11 +2,13 @@
 
 The same files in the same run; outputs are compared row by row before any time is shown. Writes benchmarks/peers.md.
 
-Each peer is a process of its own, so that its peak of memory is its own. The platform's is that of its engine (JVM) and of the
+Each peer is a process of its own, so that its peak of memory is its own; one that leaves the machine less than 3 GiB is
+ended, and the table says so. The platform's is that of its engine (JVM) and of the
 process that drives it; it also sorts out bad rows, checks, and keeps Dagster's record of each day, which the peers do not.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
@@ -25,6 +27,7 @@ from peers.common import peak
 RESULTS = Path(__file__).parent / "peers.md"
 END = dt.date(2026, 1, 1)
 LOADED = ("raw/telemetry", "raw/errors", "raw/maintenance", "raw/failures", "raw/machines")
+SPARED = 3 * 2**30  # bytes of the machine's memory that no peer may take
 PEERS = {"Polars, in memory": "polars:in-memory", "Polars, streaming": "polars:streaming", "pandas": "pandas:"}
 
 
@@ -33,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machines", type=int, default=1000)
     parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--load-only", action="store_true", help="no trainings: does the load still fit the machine?")
     parser.add_argument("--peer", nargs=3, metavar=("NAME", "FILES", "LAKE"), help="run one peer, print what it took as JSON")
     options = parser.parse_args()
     first = END - dt.timedelta(days=options.days)
@@ -41,7 +45,7 @@ def main() -> None:
         return
     root = Path(tempfile.mkdtemp(prefix="pdm-compare-"))
     try:
-        text = compare(root, options.machines, options.days, first)
+        text = compare(root, options.machines, options.days, first, not options.load_only)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(text)
@@ -69,17 +73,18 @@ def run_peer(name: str, files: str, lake: str, first: dt.date) -> dict[str, floa
     return {**took, "memory": peak(os.getpid()) / 2**20}
 
 
-def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
+def compare(root: Path, machines: int, days: int, first: dt.date, with_training: bool) -> str:
     """The section of the page for one fleet."""
     files = root / "fleet"
     command = [str(Path(sys.executable).parent / "pdm-assets"), "simulate", "--machines", str(machines), "--days", str(days)]
     subprocess.run([*command, "--end", END.isoformat(), "--out", str(files)], check=True)
-    ours, trained = run_ours(root, files, first)
+    ours, trained = run_ours(root, files, first, with_training)
+    made_by = f"make compare MACHINES={machines}{'' if with_training else ' ONLY=--load-only'}"
     lines = [
         f"## {machines} machines x {days} days",
         "",
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make compare MACHINES={machines}`. {versions()}",
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `{made_by}`. {versions()}",
         "",
         "| load and features | load | features | both | ours / theirs | peak of memory | rows as ours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -89,14 +94,17 @@ def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
     for name, code in PEERS.items():
         lake = root / code.replace(":", "-")
         command = [sys.executable, __file__, "--days", str(days), "--peer", code, str(files), str(lake)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            lines.append(f"| {name} | ended with {done.returncode} | | | | | |")
-            continue
-        same = same_rows(lake, root / "data" / "lake", first)
-        measured[name] = json.loads(done.stdout)
-        lines.append(load_line(name, measured[name], ours, same))
-        shutil.rmtree(lake)
+        answer = within_memory(command)
+        if answer is None:
+            most = (psutil.virtual_memory().total - SPARED) / 2**30
+            lines.append(f"| {name} | does not fit: it takes more than {most:.0f} GiB | | | | | |")
+        else:
+            same = same_rows(lake, root / "data" / "lake", first)
+            measured[name] = json.loads(answer)
+            lines.append(load_line(name, measured[name], ours, same))
+        shutil.rmtree(lake, ignore_errors=True)
+    if not trained:
+        return "\n".join(lines) + "\n"
     lines += ["", "| training, four components | rows | fits | ours / theirs | average precision of each in the test window |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for name, it in trained.items():
@@ -113,6 +121,22 @@ def compare(root: Path, machines: int, days: int, first: dt.date) -> str:
     fits = {name: it["seconds"] for name, it in trained.items()}
     plot(RESULTS.with_name(f"peers-{machines}.png"), f"{machines:,} machines x {days} days", measured, fits)
     return "\n".join(lines) + "\n"
+
+
+def within_memory(command: list[str]) -> str | None:
+    """What a peer printed; None if it would have taken the machine's last memory."""
+    with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, stdout=output) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if watched.memory_info().rss > psutil.virtual_memory().total - SPARED:
+                    process.kill()
+                    return None
+            time.sleep(0.05)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        output.seek(0)
+        return output.read()
 
 
 def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: str) -> str:
@@ -146,7 +170,7 @@ def plot(path: Path, title: str, measured: dict[str, dict[str, float]], fits: di
     figure.savefig(path, dpi=110)
 
 
-def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float], dict[str, Any]]:
+def run_ours(root: Path, files: Path, first: dt.date, with_training: bool) -> tuple[dict[str, float], dict[str, Any]]:
     """The platform's own stages, engine started before; then the training of all tools on its tables."""
     last = END - dt.timedelta(days=1)
     os.environ.update(PDM_DATA=str(root / "data"), PDM_FIRST_DAY=first.isoformat(), PDM_LAST_DAY=last.isoformat())
@@ -181,6 +205,10 @@ def run_ours(root: Path, files: Path, first: dt.date) -> tuple[dict[str, float],
 
     ours = {"load": materialize("raw", "quarantine"), "features": materialize("features")}
     ours["memory"] = (peak(info.jvm_pid) + peak(os.getpid())) / 2**20
+    if not with_training:
+        spark.close()
+        spark.engine.stop()
+        return ours, {}
     materialize("labels")
     from peers import training  # only now: what it imports is none of the platform's memory
 
