@@ -2,13 +2,12 @@
 
 The same files in the same run; outputs are compared row by row before any time is shown. Writes benchmarks/peers.md.
 
-Each peer is a process of its own, so that its peak of memory is its own; one that leaves the machine less than 3 GiB is
-ended, and the table says so. The platform's is that of its engine (JVM) and of the
+Each peer is a process of its own, so that its peak of memory is its own; one that leaves less than 3 GiB of
+the machine's is ended, and the table says so. The platform's is that of its engine (JVM) and of the
 process that drives it; it also sorts out bad rows, checks, and keeps Dagster's record of each day, which the peers do not.
 """
 
 import argparse
-import contextlib
 import datetime as dt
 import json
 import os
@@ -27,7 +26,7 @@ from peers.common import peak
 RESULTS = Path(__file__).parent / "peers.md"
 END = dt.date(2026, 1, 1)
 LOADED = ("raw/telemetry", "raw/errors", "raw/maintenance", "raw/failures", "raw/machines")
-SPARED = 3 * 2**30  # bytes of the machine's memory that no peer may take
+SPARED = 3 * 2**30  # bytes of the machine's memory that a peer must leave
 PEERS = {"Polars, in memory": "polars:in-memory", "Polars, streaming": "polars:streaming", "pandas": "pandas:"}
 
 
@@ -44,13 +43,14 @@ def main() -> None:
         print(json.dumps(run_peer(*options.peer, first)))
         return
     root = Path(tempfile.mkdtemp(prefix="pdm-compare-"))
+    title = f"{options.machines} machines x {options.days} days{', load and features only' if options.load_only else ''}"
     try:
-        text = compare(root, options.machines, options.days, first, not options.load_only)
+        text = f"## {title}\n\n{compare(root, options.machines, options.days, first, not options.load_only)}"
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(text)
     before = RESULTS.read_text() if RESULTS.exists() else "# Beside other tools\n"
-    kept = [part for part in before.split("\n## ") if not part.startswith(f"{options.machines} machines x {options.days} days")]
+    kept = [part for part in before.split("\n## ") if part.split("\n", 1)[0] != title]
     RESULTS.write_text("\n## ".join(kept).rstrip() + "\n\n" + text)
 
 
@@ -81,8 +81,6 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
     ours, trained = run_ours(root, files, first, with_training)
     made_by = f"make compare MACHINES={machines}{'' if with_training else ' ONLY=--load-only'}"
     lines = [
-        f"## {machines} machines x {days} days",
-        "",
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `{made_by}`. {versions()}",
         "",
@@ -94,10 +92,9 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
     for name, code in PEERS.items():
         lake = root / code.replace(":", "-")
         command = [sys.executable, __file__, "--days", str(days), "--peer", code, str(files), str(lake)]
-        answer = within_memory(command)
-        if answer is None:
-            most = (psutil.virtual_memory().total - SPARED) / 2**30
-            lines.append(f"| {name} | does not fit: it takes more than {most:.0f} GiB | | | | | |")
+        answer, ended = within_memory(command)
+        if ended:
+            lines.append(f"| {name} | {ended} | | | | | |")
         else:
             same = same_rows(lake, root / "data" / "lake", first)
             measured[name] = json.loads(answer)
@@ -123,20 +120,20 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
     return "\n".join(lines) + "\n"
 
 
-def within_memory(command: list[str]) -> str | None:
-    """What a peer printed; None if it would have taken the machine's last memory."""
-    with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, stdout=output) as process:
-        watched = psutil.Process(process.pid)
-        while process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if watched.memory_info().rss > psutil.virtual_memory().total - SPARED:
-                    process.kill()
-                    return None
-            time.sleep(0.05)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
+def within_memory(command: list[str]) -> tuple[str, str]:
+    """What a peer printed, and how it ended if not by itself and well: it may not take the machine's last memory."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output)
+        try:
+            while process.poll() is None:
+                if psutil.virtual_memory().available < SPARED:
+                    return "", f"does not fit: with {peak(process.pid) / 2**30:.0f} GiB it was not done"
+                time.sleep(0.05)
+        finally:
+            process.kill()
+            process.wait()
         output.seek(0)
-        return output.read()
+        return output.read(), f"ended with {process.returncode}" if process.returncode else ""
 
 
 def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: str) -> str:

@@ -2,7 +2,8 @@
 
 Loads 400 simulated days (a first model, of the default windows, leaves sixty to score) through the real assets, with
 Dagster's bookkeeping, in this process: raw, features, labels and models are each a range run of their own, as the time of a
-stage is wanted. Then new days, each in a process of its own as Dagster runs them, engine warm and cold: their time has the
+stage is wanted. Scores are made twice: the first time the engine has never scored, the second time the days are there and are
+replaced. Then new days, each in a process of its own as Dagster runs them, engine warm and cold: their time has the
 start of Python and the imports in it. At last days that land under a real Dagster, daemon and sensor included: from the file
 that lands to the scores in the lake.
 """

@@ -22,7 +22,7 @@ from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.schemas.raw import RAW_TABLES, TELEMETRY
 
 CURSOR_VERSION = 1
-QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long, for a part of it in a tick,
+QUIET_S = 2.0  # files that land together are gathered: it waits until none has come for so long,
 PATIENCE_S = 30.0  # but no longer than this
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # after a run that failed of a fault; doubled with each that follows
 FAULTS_BORNE = 24  # one after the other: about a day
@@ -66,7 +66,7 @@ def landing_sensor(
     # must not make the wait longer.
     if failed is not None and 0 < (wait := failed.again_at - now.timestamp()) <= LONGEST_WAIT_S:
         return dg.SkipReason(f"{failed.words} (at the latest in {wait:.0f} s)")
-    # A tick that comes too early by less than its successor would be too late waits.
+    # Better to wait here, for less than two seconds, than to come back in five.
     if (age := landing.seconds_since_last_change()) < QUIET_S:
         time.sleep(QUIET_S - age)
     if (busy := landing.stage_in_background()) is not None:

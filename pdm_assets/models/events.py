@@ -30,7 +30,7 @@ class Moments:
     at: Ints
 
     def where(self, chosen: Bools | Ints | slice) -> "Moments":
-        """Those that are chosen, by a mask, in an order, or as a view."""
+        """Those that are chosen, by a mask, in an order, or by a slice."""
         return Moments(self.machine[chosen], self.at[chosen])
 
 
@@ -166,7 +166,7 @@ def judge(
     horizon, least = rules.horizon_hours * HOUR, rules.least_lead_hours * HOUR
     machines, counts = np.unique(observations.machine, return_counts=True)
     alerts, episode = episodes(observations.where(is_alert), closings)
-    keys = _Keys(Moments(machines, np.full(len(machines), start)), alerts, failures, closings)
+    keys = _Keys(alerts, failures)
 
     given = delivered_at(alerts.at, rules.landing_hours)
     failure_keys = np.sort(keys.of(failures))

@@ -41,10 +41,7 @@ class Given(NamedTuple):
     def between(self, start: int, end: int) -> "Given":
         """Those observed in [start, end), in seconds."""
         first, last = np.searchsorted(self.observations.at, [start, end])
-        return self.where(slice(first, last))
-
-    def where(self, chosen: Bools | slice) -> "Given":
-        """Those that are chosen, in the same order."""
+        chosen = slice(first, last)
         return Given(self.observations.where(chosen), self.probability[chosen], self.is_alert[chosen])
 
 

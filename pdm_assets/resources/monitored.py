@@ -74,8 +74,7 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
         if not any(one.observations for one in (*daily, *rolling)):
             continue
         own = by_version[card.version]
-        others = any(len(own[c].probability) < len(its.probability) for c, its in given.items())
-        own_rolling = judged(own, day, ROLLING_DAYS) if others else rolling
+        own_rolling = rolling if own is given else judged(own, day, ROLLING_DAYS)
         worse = {one.component: compared(one, card.events[one.component].observed) for one in own_rolling}
         yield day, [*daily, *(replace(one, worse=worse[one.component]) for one in rolling)]
 
@@ -83,7 +82,7 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
 def _given(
     lake: Lake, start: dt.date, end: dt.date, versions: Collection[str]
 ) -> tuple[dict[str, Given], dict[str, dict[str, Given]]]:
-    """All scores by component, and those of each version by component."""
+    """All scores by component, and those of each version by component: the same object where one version gave all."""
     columns = ["machine_id", "observed_at", "component", "probability", "is_alert", "model_version"]
     rows = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=columns).sort_by([("observed_at", "ascending")])
 
@@ -93,7 +92,12 @@ def _given(
             for c, its in by_component(rows).items()
         }
 
-    return of(rows), {version: of(rows.filter(pc.equal(rows["model_version"], version))) for version in versions}
+    given, all_by = of(rows), pc.unique(rows["model_version"]).to_pylist()
+
+    def own(version: str) -> dict[str, Given]:
+        return given if all_by == [version] else of(rows.filter(pc.equal(rows["model_version"], version)))
+
+    return given, {version: own(version) for version in versions}
 
 
 def _history(lake: Lake, end: dt.date) -> dict[str, History]:

@@ -61,6 +61,7 @@ TEST_WINDOW = EventMetrics(
     [
         # comp1 of 20 machines fails on the 20th, warned of, and of other 20 on the 28th, not warned of
         ("2015-01-25", "event recall 0 of 20, 0.98 in the test window"),  # the new model has seen the second alone
+        # its calibration error, 0.0455, is just allowed
         ("2015-01-01", "event recall 20 of 40, 0.98 in the test window"),
         ("2015-01-29", None),  # its first scores are too late for either
         ("2015-02-01", None),  # it has scored nothing yet

@@ -158,6 +158,7 @@ def growing(path):
         while not done.wait(0.1):
             os.utime(path)
 
+    os.utime(path)
     writer = threading.Thread(target=write)
     writer.start()
     try:
@@ -169,7 +170,6 @@ def growing(path):
 
 def test_a_file_that_is_still_growing_is_waited_for(plant):
     with growing(plant.telemetry(JANUARY)):
-        time.sleep(0.3)
         assert plant.tick() == "files are still landing"
     assert plant.tick() == [("2015-01-01..2015-01-10", "new")]  # the tick waits until it has been still for long enough
 
@@ -177,7 +177,6 @@ def test_a_file_that_is_still_growing_is_waited_for(plant):
 def test_a_stream_of_files_is_not_waited_for_for_ever(plant, monkeypatch):
     plant.telemetry(JANUARY)
     with growing(plant.telemetry(["2015-01-11"], name=".telemetry.landing")):
-        time.sleep(0.3)
         assert plant.tick() == "files are still landing"
         monkeypatch.setattr(importlib.import_module("pdm_assets.automation.landing_sensor"), "PATIENCE_S", 0.0)
         assert plant.tick() == [("2015-01-01..2015-01-10", "new")]

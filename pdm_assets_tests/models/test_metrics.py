@@ -113,6 +113,16 @@ def test_probabilities_that_come_true_have_no_calibration_error():
     assert calibration_error(probability / 2, fails) == pytest.approx((0.05 + 0.25) / 2)
 
 
+@given(OUTCOMES)
+def test_calibration_error_is_as_defined(outcomes):
+    probability, fails = outcomes
+    order = sorted(range(len(fails)), key=lambda n: probability[n])
+    rate = {p: fails[probability == p].mean() for p in probability}
+    bins = [[order[n] for n in part] for part in np.array_split(np.arange(len(order)), min(10, len(order)))]
+    expected = sum(abs(sum(rate[probability[n]] - probability[n] for n in b)) for b in bins) / len(order)
+    assert calibration_error(probability, fails) == pytest.approx(expected, abs=1e-12)
+
+
 def test_equal_probabilities_have_no_calibration_error_whatever_the_order_of_rows():
     # one in fifty fails, and all say so; of 1,000 rows the last hundred would be a bin with all failures
     fails = np.arange(1_000) >= 980
