@@ -2,9 +2,9 @@
 
 The same files in the same run; outputs are compared row by row before any time is shown. Writes benchmarks/peers.md.
 
-Each peer is a process of its own, so that its peak of memory is its own; one that leaves less than 3 GiB of
-the machine's is ended, and the table says so. The platform's is that of its engine (JVM) and of the
-process that drives it; it also sorts out bad rows, checks, and keeps Dagster's record of each day, which the peers do not.
+Each peer is a process of its own, so that its peak of memory is its own; one that leaves less than 3 GiB of the machine's is
+ended, and the table says so. The platform's is that of its engine (JVM) and of the process that drives it; it also sorts out
+bad rows, checks, and keeps Dagster's record of each day, which the peers do not.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def within_memory(command: list[str]) -> tuple[str, str]:
         try:
             while process.poll() is None:
                 if psutil.virtual_memory().available < SPARED:
-                    return "", f"does not fit: with {peak(process.pid) / 2**30:.0f} GiB it was not done"
+                    return "", f"does not fit: it left less than {SPARED // 2**30} GiB of the machine's memory"
                 time.sleep(0.05)
         finally:
             process.kill()

@@ -148,11 +148,10 @@ def _counted(
     for name in (name for name in NUMERIC_FEATURES if name in card.references):
         values = observed[name].to_numpy(zero_copy_only=False).astype(float)
         found.append((name, card.references[name], count_by_day(values, day, days, card.references[name]), machines))
-    component = scored["component"].to_numpy(zero_copy_only=False)
-    scored_day, probability = _days(scored, start), scored["probability"].to_numpy()
-    for name in (name for name in COMPONENTS if name in card.references):
-        chosen = component == name
-        counts = count_by_day(probability[chosen], scored_day[chosen], days, card.references[name])
+    for name, its in by_component(scored).items():
+        if name not in card.references:
+            continue
+        counts = count_by_day(its["probability"].to_numpy(), _days(its, start), days, card.references[name])
         found.append((name, card.references[name], counts, machines))
     return found
 
