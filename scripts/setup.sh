@@ -19,24 +19,22 @@ export VIRTUAL_ENV=$PWD/.venv
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
 .venv/bin/python -m compileall -q pdm_assets
 
-java_is_new_enough() {
-    local java=java
-    [ -n "${JAVA_HOME:-}" ] && java=$JAVA_HOME/bin/java
-    "$java" -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])' >/dev/null
+java_is_there() {
+    .venv/bin/python -m pdm_assets.resources.java >/dev/null 2>&1
 }
-if ! java_is_new_enough; then
-    echo "no Java 17 or newer: trying to install one ..."
+install_java() { # Debian and Ubuntu have one or the other, or both
+    "$@" apt-get update -qq
+    "$@" apt-get install -y -qq openjdk-21-jre-headless || "$@" apt-get install -y -qq openjdk-17-jre-headless
+}
+if ! java_is_there; then
+    echo "no Java that Spark runs on: trying to install one ..."
     if command -v brew >/dev/null; then
-        brew install openjdk@17 && echo "then: export JAVA_HOME=$(brew --prefix openjdk@17)"
+        brew install openjdk@17
     elif command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless
+        install_java env
     elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
-        sudo apt-get update -qq && sudo apt-get install -y -qq openjdk-17-jre-headless
+        install_java sudo
     fi
-    java_is_new_enough || {
-        echo "Spark needs a Java runtime, 17 or newer. Install it (Debian/Ubuntu: sudo apt-get install" \
-            "openjdk-17-jre-headless; macOS: brew install openjdk@17) or set JAVA_HOME, then run this again." >&2
-        exit 1
-    }
+    .venv/bin/python -m pdm_assets.resources.java >/dev/null # says what to install, if it is still not there
 fi
 touch .venv/.ready

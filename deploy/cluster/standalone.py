@@ -24,6 +24,7 @@ from pdm_assets.resources.engine import (
     delta_conf,
     end_with_parent,
     jars_are_fetched,
+    java_for_spark,
     private_file,
     private_folder,
 )
@@ -107,10 +108,11 @@ def start_connect(it: Cluster, cores: int, memory_mb: int) -> None:
 
 def _start(it: Cluster, name: str, command: list[str], environ: Mapping[str, str]) -> None:
     home = Path(pyspark.__file__).parent
+    spark = {"JAVA_HOME": java_for_spark(), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
     with private_file(it.folder / f"{name}.log", "ab") as log:
         it.processes[name] = subprocess.Popen(
             [str(home / "bin" / command[0]), *command[1:]],
-            env={**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", **environ},
+            env={**os.environ, **spark, **environ},
             cwd=it.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import psutil
 
+from pdm_assets.resources.java import JavaError, java_home
 from pdm_assets.resources.object_store import s3_endpoint
 from pdm_assets.settings import Settings
 
@@ -321,7 +322,7 @@ class Engine:
         (self.folder / "engine.json").unlink(missing_ok=True)
 
     def _start(self) -> EngineInfo:
-        _java_is_there()
+        environ = {**os.environ, "JAVA_HOME": java_for_spark()}
         command = [
             sys.executable,
             "-m",
@@ -329,7 +330,8 @@ class Engine:
             str(self.folder),
             json.dumps(dataclasses.asdict(self.sizing)),
         ]
-        pid = int(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
+        started = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+        pid = int(started.stdout)
         if (info := self._wait_for(pid)) is not None:
             return info
         if not psutil.pid_exists(pid):
@@ -416,14 +418,16 @@ def _answers(info: EngineInfo) -> bool:
     return True
 
 
-def _java_is_there() -> None:
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if java is None:
-        raise EngineError(
-            "no Java found. Spark needs a Java runtime, 17 or newer: `make setup` installs one where it may, "
-            "else install openjdk-17-jre-headless (Debian/Ubuntu) or openjdk@17 (Homebrew), or set JAVA_HOME."
-        )
+def java_for_spark() -> str:
+    """What JAVA_HOME is to be for Spark's scripts.
+
+    Raises:
+        EngineError: if there is no Java that Spark runs on.
+    """
+    try:
+        return str(java_home())
+    except JavaError as error:
+        raise EngineError(str(error)) from None
 
 
 def _free_port() -> int:

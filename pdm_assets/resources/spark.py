@@ -1,6 +1,7 @@
 """The Spark session that assets use: the warm local engine, a session inside the run, or a cluster's address."""
 
 import contextlib
+import os
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,16 @@ from pydantic import PrivateAttr
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pdm_assets.resources.engine import Engine, EngineError, Sizing, delta_conf, jars_are_fetched, one_fetches, the_only_writer
+from pdm_assets.resources.engine import (
+    Engine,
+    EngineError,
+    Sizing,
+    delta_conf,
+    jars_are_fetched,
+    java_for_spark,
+    one_fetches,
+    the_only_writer,
+)
 from pdm_assets.settings import Settings
 
 UTC = {"spark.sql.session.timeZone": "UTC"}
@@ -124,6 +134,7 @@ class SparkEngine(PySparkResource):
         if self.mode == "classic":
             folder = Path(self.data).absolute() / "engine"
             held.enter_context(the_only_writer(folder, "a classic Spark session"))
+            os.environ["JAVA_HOME"] = java_for_spark()  # pyspark asks the environment
             fetching = held.enter_context(contextlib.ExitStack())
             fetching.enter_context(one_fetches(self.store))
             for name, value in {**delta_conf(self.cores, folder, self.store), **self.spark_config}.items():
