@@ -22,9 +22,9 @@ export VIRTUAL_ENV=$PWD/.venv
 java_is_there() {
     .venv/bin/python -m pdm_assets.resources.java >/dev/null 2>&1
 }
-install_java() { # Debian and Ubuntu have one or the other, or both
+install_java() { # Debian 13 has no 17
     "$@" apt-get update -qq
-    "$@" apt-get install -y -qq openjdk-21-jre-headless || "$@" apt-get install -y -qq openjdk-17-jre-headless
+    "$@" apt-get install -y -qq openjdk-17-jre-headless || "$@" apt-get install -y -qq openjdk-21-jre-headless
 }
 if ! java_is_there; then
     echo "no Java that Spark runs on: trying to install one ..."

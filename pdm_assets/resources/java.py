@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 WANTED = "17, 21 or 25 (of 25 from 25.0.3 on)"
 TO_INSTALL = (
@@ -27,8 +28,6 @@ FOLDERS = (
 )
 ANSWERS_IN_S = 60
 
-Version = tuple[int, ...]
-
 
 class JavaError(RuntimeError):
     """No Java that Spark can run on; the text says what to install."""
@@ -41,50 +40,56 @@ def java_home() -> Path:
         JavaError: if JAVA_HOME names none or one that is not fit, or none that is fit is installed.
     """
     if named := os.environ.get("JAVA_HOME"):
-        version = _version(Path(named))
-        if version is None:
+        java = _ask(Path(named) / "bin" / "java")
+        if java is None:
             raise JavaError(f"no Java found in JAVA_HOME, {named}. {TO_INSTALL}")
-        if not _is_fit(version):
-            raise JavaError(f"JAVA_HOME, {named}, is Java {_written(version)}. {TO_INSTALL}")
+        if not java.is_fit:
+            raise JavaError(f"JAVA_HOME, {named}, is Java {java}. {TO_INSTALL}")
         return Path(named)
-    versions: dict[Path, Version] = {}
-    if (on_path := shutil.which("java")) is not None:
-        home = Path(on_path).resolve().parent.parent
-        if (version := _version(home)) is not None:
-            if _is_fit(version):
-                return home
-            versions[home] = version
-    versions |= {home: version for home in _installed() if (version := _version(home)) is not None}
-    if fit := [home for home, version in versions.items() if _is_fit(version)]:
-        return max(fit, key=versions.__getitem__)
-    found = ", ".join(f"{_written(version)} ({home})" for home, version in versions.items())
-    raise JavaError(f"{f'Java found: {found}' if found else 'no Java found'}. {TO_INSTALL}")
+    on_path = shutil.which("java")
+    java = _ask(Path(on_path)) if on_path else None
+    if java is not None and java.is_fit:
+        return java.home
+    found = [java, *map(_ask, _installed())]
+    there = list(dict.fromkeys(java for java in found if java is not None))  # folders may be links to another
+    if fit := [java for java in there if java.is_fit]:
+        return max(fit, key=lambda java: java.version).home
+    others = ", ".join(f"{java} ({java.home})" for java in there)
+    raise JavaError(f"{f'Java found: {others}' if others else 'no Java found'}. {TO_INSTALL}")
+
+
+class _Java(NamedTuple):
+    """What a Java says of itself."""
+
+    home: Path
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+    @property
+    def is_fit(self) -> bool:
+        return self.version[0] in (17, 21) or (self.version[0] == 25 and self.version >= (25, 0, 3))
 
 
 def _installed() -> Iterator[Path]:
     for pattern in FOLDERS:
         anchor = Path(pattern).anchor
-        yield from sorted(Path(anchor).glob(pattern.removeprefix(anchor)))
+        yield from sorted(Path(anchor).glob(f"{pattern.removeprefix(anchor)}/bin/java"))
 
 
-def _version(home: Path) -> Version | None:
-    """What the Java of a folder says of itself; None where there is none that runs."""
+def _ask(program: Path) -> _Java | None:
+    """Its own word, for the program on a PATH may be a script that starts another; None if there is none that runs."""
+    command = [str(program), "-XshowSettings:properties", "-version"]
     try:
-        said = subprocess.run(
-            [home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=ANSWERS_IN_S, check=True
-        )
+        said = subprocess.run(command, capture_output=True, text=True, timeout=ANSWERS_IN_S, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "(\d+(?:\.\d+)*)', said.stderr)
-    return tuple(map(int, found[1].split("."))) if found else None
-
-
-def _is_fit(version: Version) -> bool:
-    return version[0] in (17, 21) or (version[0] == 25 and version >= (25, 0, 3))
-
-
-def _written(version: Version) -> str:
-    return ".".join(map(str, version))
+    home = re.search(r"^ *java\.home = (.+)$", said, re.MULTILINE)
+    version = re.search(r"^ *java\.version = (\d+(?:\.\d+)*)", said, re.MULTILINE)
+    if home is None or version is None:
+        return None
+    return _Java(Path(home[1]), tuple(map(int, version[1].split("."))))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def install(tmp_path, monkeypatch):
     def install(name, said, *, on_path=False):
         java = tmp_path / "jvm" / name / "bin" / "java"
         java.parent.mkdir(parents=True)
-        java.write_text(f"#!/bin/sh\n{said}\n")
+        java.write_text(f"#!/bin/sh\nhome={java.parent.parent}\n{said}\n")
         java.chmod(0o755)
         if on_path:
             (tmp_path / "path").mkdir()
@@ -27,7 +27,9 @@ def install(tmp_path, monkeypatch):
 
 
 def version(text):
-    return f"echo 'openjdk version \"{text}\" 2026-04-21 LTS' >&2"
+    """As Java prints it among other properties."""
+    told = ("java.home = $home", "java.vendor = Somebody", f"java.version = {text}", "java.version.date = 2026-04-21")
+    return "\n".join(f'echo "    {line}" >&2' for line in told)
 
 
 @pytest.mark.parametrize("said", ["17.0.15", "21", "21.0.7", "25.0.3", "25.0.10", "25.1"])
@@ -49,6 +51,12 @@ def test_the_one_on_the_path_is_taken_though_there_is_a_newer_one(install):
     assert java_home() == on_path
 
 
+def test_with_none_on_the_path_the_newest_is(install):
+    install("a", version("17.0.15"))
+    newest = install("b", version("21.0.7"))
+    assert java_home() == newest
+
+
 @pytest.mark.parametrize("said", ["11.0.2", "25.0.2", "26.0.1"])
 def test_if_that_is_not_fit_the_newest_is_that_is(install, said):
     install("a", version("17.0.15"))
@@ -57,6 +65,16 @@ def test_if_that_is_not_fit_the_newest_is_that_is(install, said):
     install("d", version("21.0.7"))
     install("e", version("27"))
     assert java_home() == newest
+
+
+def test_the_one_on_the_path_may_be_a_script_that_starts_another(install, tmp_path):
+    home = install("a", version("17.0.15"))
+    (tmp_path / "path").mkdir()
+    shim = tmp_path / "path" / "java"
+    shim.write_text(f'#!/bin/sh\nexec {tmp_path}/elsewhere/a/bin/java "$@"\n')
+    shim.chmod(0o755)
+    (tmp_path / "jvm").rename(tmp_path / "elsewhere")
+    assert java_home() == home  # it says so itself
 
 
 def test_one_that_does_not_run_is_passed_over(install):
