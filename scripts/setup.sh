@@ -19,22 +19,20 @@ export VIRTUAL_ENV=$PWD/.venv
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
 .venv/bin/python -m compileall -q pdm_assets
 
-java_is_there() {
-    .venv/bin/python -m pdm_assets.resources.java >/dev/null 2>&1
-}
 install_java() { # Debian 13 has no 17
     "$@" apt-get update -qq
     "$@" apt-get install -y -qq openjdk-17-jre-headless || "$@" apt-get install -y -qq openjdk-21-jre-headless
 }
-if ! java_is_there; then
+# Where JAVA_HOME names one that will not do, another one would not be taken.
+if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.resources.java >/dev/null 2>&1; then
     echo "no Java that Spark runs on: trying to install one ..."
     if command -v brew >/dev/null; then
-        brew install openjdk@17
+        brew install openjdk@17 || true
     elif command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        install_java env
+        install_java env || true
     elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
-        install_java sudo
+        install_java sudo || true
     fi
-    .venv/bin/python -m pdm_assets.resources.java >/dev/null # says what to install, if it is still not there
 fi
+.venv/bin/python -m pdm_assets.resources.java >/dev/null # says what is wrong, and what to install
 touch .venv/.ready

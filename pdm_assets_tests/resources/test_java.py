@@ -1,8 +1,11 @@
 """Which Java Spark runs on: a fit one, that of JAVA_HOME first, then that of the PATH."""
 
+import os
+
 import pytest
 
 from pdm_assets.resources import java as module
+from pdm_assets.resources.engine import Engine, EngineError, Sizing
 from pdm_assets.resources.java import JavaError, java_home
 
 
@@ -102,3 +105,13 @@ def test_a_java_home_that_is_not_fit_is_refused_though_another_is_installed(inst
 def test_without_any_it_says_what_to_install(install):
     with pytest.raises(JavaError, match=r"no Java found\. .*openjdk-17-jre-headless"):
         java_home()
+
+
+def test_the_engine_is_started_on_it(install, monkeypatch, tmp_path):
+    path = os.defpath  # what Spark's scripts call is there
+    install("a", version("26.0.1"), on_path=True)
+    install("b", f'{version("21.0.7")}\n[ "$1" = -XshowSettings:properties ] || echo "$@" > {tmp_path}/started\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}/path:{path}")
+    with pytest.raises(EngineError, match="did not start"), Engine(tmp_path / "data", Sizing(1, 1024, 1)).lease():
+        pass
+    assert "org.apache.spark" in (tmp_path / "started").read_text()
