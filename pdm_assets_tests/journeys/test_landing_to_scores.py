@@ -9,8 +9,7 @@ from deltalake import DeltaTable
 
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.builders import day, utc
-from pdm_assets_tests.journeys.daemon import platform
-from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, content, days_with_rows, fleet, take_in
+from pdm_assets_tests.journeys.history import HISTORY_END, content, days_with_rows
 from pdm_assets_tests.resources.test_engine import listening
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow]
@@ -31,32 +30,9 @@ def readings_heard(data):
     return observations.to_pyarrow_table(columns=["readings_36h"])["readings_36h"].to_pylist()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, engine, spark):
-    """A data root whose engine is the session's: it is warm already."""
-    root = tmp_path_factory.mktemp("journey")
-    (root / "engine").symlink_to(engine.engine.folder)
-    return root
-
-
-@pytest.fixture(scope="module")
-def it(data):
-    with platform(data, **SETTINGS) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fleet")
-    fleet(folder / "history", HISTORY_END)
-    fleet(folder / "whole", END)
-    return folder
-
-
 def test_files_become_scores_with_no_click_and_a_redelivery_changes_only_its_days(it, data, files):
     replayer = Replayer(files / "whole", data / "landing", HISTORY_END)
-    # A history lands as five files: one range run makes everything from raw to scores.
-    take_in(it, files / "history")
+    # A history has landed as five files: one range run made everything from raw to scores.
     assert len(it.runs()) == 1
     assert it.runs()[0]["tags"]["dagster/asset_partition_range_start"] == "2015-01-01"
     assert max(days_with_rows(data, "scores/component_risk")) == day("2015-01-28")
