@@ -53,6 +53,15 @@ def osv():
         server.shutdown()
 
 
+def test_nobody_is_told_to_install_from_an_index_what_is_not_there():
+    """Whoever registers the name there would be installed: it is in no index, only in a checkout."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*"), *PACKAGE.rglob("*.py")]
+    texts = {path: path.read_text() for path in pages if path.is_file()}
+    assert len(texts) > 50
+    told = re.compile(r"pdm-assets\[|install\s+(-\S+\s+)*['\"]?pdm[-_]assets\b(?!\.)")
+    assert [path for path, text in texts.items() if told.search(text)] == []
+
+
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_pin_has_hashes_and_no_index_is_named(lock, audit):
     lines = lock.read_text().splitlines()

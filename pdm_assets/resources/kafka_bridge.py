@@ -123,7 +123,9 @@ class Bridge:
         try:
             import confluent_kafka
         except ImportError as error:
-            raise BridgeError("Kafka's client is not installed: install pdm-assets[kafka] (`make setup` does)") from error
+            raise BridgeError(
+                "Kafka's client is not installed: run `make setup` in the checkout, or `.venv/bin/uv pip install -e '.[kafka]'`"
+            ) from error
         self._kafka = confluent_kafka
         self._topics, self._landing_root, self._minutes, self._rows = topics, landing_root, minutes, rows
         self._until_end = until_end

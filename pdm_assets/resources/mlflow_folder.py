@@ -57,7 +57,10 @@ def write(folder: Path, target: Path) -> None:
         _save(folder, partial)
         partial.rename(target)
     except ImportError as error:
-        raise ModelFolderError(f"MLflow can't be imported ({error}): pip install 'pdm-assets[mlflow]'") from error
+        raise ModelFolderError(
+            f"MLflow can't be imported ({error}): run `make setup` in the checkout, or "
+            "`.venv/bin/uv pip install -e '.[mlflow]'`"
+        ) from error
     except OSError as error:
         raise ModelFolderError(f"{target} can't be written: {error}") from error
     finally:

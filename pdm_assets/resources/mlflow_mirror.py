@@ -84,8 +84,8 @@ def mirror(store: ModelStore, uri: str, name: str, today: dt.date | None = None)
             return _Server(_client(uri), uri, name).catch_up(store, models, decisions, today)
     except ImportError as error:
         raise MirrorError(
-            f"PDM_MLFLOW_URI is set, but MLflow can't be imported ({error}): pip install 'pdm-assets[mlflow]', then "
-            "`pdm-assets models mirror` catches up"
+            f"PDM_MLFLOW_URI is set, but MLflow can't be imported ({error}): run `make setup` in the checkout, or "
+            "`.venv/bin/uv pip install -e '.[mlflow]'`, then `pdm-assets models mirror` catches up"
         ) from error
     except Exception as error:  # servers of any release answer here: whatever they say, no training may fail by it
         raise MirrorError(

@@ -26,7 +26,10 @@ def file_system(address: str) -> tuple[Any, str]:
         options = {"config_kwargs": QUICKLY} if address.startswith(("s3://", "s3a://")) else {}
         files, folder = fsspec.url_to_fs(address, **options)
     except (ImportError, ValueError) as error:
-        raise StoreError(f"{address} can't be listed: {error}. For S3 install pdm-assets[s3]") from error
+        raise StoreError(
+            f"{address} can't be listed: {error}. For S3 run `make setup` in the checkout, or "
+            "`.venv/bin/uv pip install -e '.[s3]'`"
+        ) from error
     files.invalidate_cache()
     return files, folder.rstrip("/")
 

@@ -280,7 +280,7 @@ def test_the_command_exports_whole_refuses_a_target_that_is_there_and_says_what_
         without.setitem(sys.modules, "mlflow", None)
         missing = export()
     assert missing.exit_code == 1
-    assert "pip install 'pdm-assets[mlflow]'" in missing.output
+    assert "uv pip install -e '.[mlflow]'" in missing.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plant"]
 
     done = export()

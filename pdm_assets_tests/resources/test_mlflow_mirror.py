@@ -338,7 +338,7 @@ def test_without_the_extra_it_says_what_to_install_and_without_an_address_what_t
     monkeypatch.setitem(sys.modules, "mlflow", None)
     promoted = models("promote", "second")
     assert promoted.exit_code == 0
-    assert "pip install 'pdm-assets[mlflow]'" in promoted.stderr
+    assert "uv pip install -e '.[mlflow]'" in promoted.stderr
     monkeypatch.delenv("PDM_MLFLOW_URI")
     assert models("promote", "second").stderr == ""
     nowhere = models("mirror")
