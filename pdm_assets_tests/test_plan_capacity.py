@@ -370,6 +370,14 @@ def test_the_page_has_the_tables_of_the_measurements():
     assert planner.put_into(page, planner.told(model, plans)) == page, "the measurements changed: run `make cost`"
 
 
+def test_the_page_sets_the_lines_beside_the_largest_fleet_that_was_measured_otherwise():
+    page, ranges = (ROOT / "docs" / "cost.md").read_text(), lines.measured().ranges
+    section = (ROOT / "benchmarks" / "peers.md").read_text().split("\n## 8000 machines x 365 days")[1]
+    (load, features) = re.search(r"\| this platform \| ([\d.]+) s \| ([\d.]+) s \|", section).groups()
+    for what, stage, measured in (("landing to raw", "raw", load), ("features", "features", features)):
+        assert f"\n| {what} | {ranges[stage].at(8000 * 365):.0f} s | {measured} s |\n" in page, f"{what}: correct the page"
+
+
 def test_a_page_is_written_anew_between_its_marks(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# Cost\n\n{planner.BEGIN}\nof yesterday\n{planner.END}\n\nMore.\n")

@@ -263,7 +263,8 @@ def told(model: Model, plans: Sequence[Plan]) -> str:
 def _assumed(model: Model, plan: Plan) -> str:
     left_out = [stage for stage in NEWER_RANGES.values() if stage not in model.ranges]
     checks = "; ".join(
-        f"{machines:,} machines, {_size(model.lake(machines, days))} for {_size(size)}" for machines, days, size in model.lakes
+        f"{machines:,} machines, {_size(model.lake(machines, days))} modelled and {_size(size)} measured"
+        for machines, days, size in model.lakes
     )
     gaps = f" Not in these measurements: {', '.join(left_out)}, so they count nothing." if left_out else ""
     if len(model.stored_of) == 1:
@@ -294,7 +295,7 @@ def _assumed(model: Model, plan: Plan) -> str:
         f"{turned}.\n\n"
         f"**Prices are round examples, no vendor's: {plan.price_core_hour:g} a core-hour, {plan.price_gib_month:g} a "
         "GiB-month.** Give yours with `--price-core-hour` and `--price-gib-month`.\n\n"
-        f"The lakes of results.md, each day written twice, by these lines and as measured: {checks}."
+        f"A check of the bytes. The benchmark wrote each day of its lakes twice, and both copies are there: {checks}."
     )
 
 
