@@ -17,7 +17,7 @@ ModelType = Literal["random_forest", "decision_tree", "gradient_boosted_trees", 
 SparkMode = Literal["engine", "classic", "remote", "session"]
 
 LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each channel
-ERROR_LOOKBACK_HOURS = 24  # the tell-tale error fires 24 h before a failure (field notes 2.3)
+ERROR_LOOKBACK_HOURS = 24  # in the public data the tell-tale error fires 24 h before a failure
 FIRST_OBSERVATION_HOUR = 6  # observations stand at 06:00 and then every cadence_hours
 
 # What fails is in the last few per cent of a channel: Spark's 32 bins would have all of that in one (benchmarks/peers.md).
@@ -49,7 +49,10 @@ def _setting(default: Any, doc: str, *, is_secret: bool = False) -> Any:
 class Settings:
     """The settings of one process. A field `x_y` is the environment variable `PDM_X_Y`."""
 
-    data: Path = _setting(Path("data"), "data root: landing/, lake/, models/ and the engine's state live in it")
+    data: Path = _setting(
+        Path("data"),
+        "data root: landing/, lake/, models/ and the engine's state live in it; a relative path begins where you are",
+    )
     landing: str | None = _setting(
         None,
         "object store that files land in, such as s3://bucket/landing with a folder a raw table: they are copied to landing/ "
@@ -60,20 +63,31 @@ class Settings:
     )
     first_day: dt.date = _setting(dt.date(2014, 1, 1), "first day partition (UTC)")
     last_day: dt.date | None = _setting(
-        None, "last day partition; until it has come, and without it, the running day is the last"
+        None,
+        "last day partition, included, of a history that has ended; without it, or until it has come, it is the running day",
     )
-    cadence_hours: int = _setting(12, "hours between two observations of a machine: 1, 3, 6, 12 or 24, from 06:00 on")
-    horizon_hours: int = _setting(48, "how far ahead a failure is foretold: (observed_at, observed_at + horizon]")
+    cadence_hours: int = _setting(
+        12, "hours between two observations of a machine: 1, 3, 6, 12 or 24, from 06:00 on; set it before the first load"
+    )
+    horizon_hours: int = _setting(
+        48,
+        "how far ahead a failure is foretold: (observed_at, observed_at + horizon]; set it before the first load "
+        "(docs/operations.md)",
+    )
     model_type: ModelType = _setting("random_forest", "classifier of each component")
     retrain_every_days: int = _setting(28, "a model older than this is replaced on the next day that is materialized")
     retrain_cooldown_days: int = _setting(7, "days of data after a training before drift or decline may ask for the next")
     train_days: int = _setting(270, "length of the training window")
-    calibration_days: int = _setting(30, "length of the window on which thresholds are chosen")
-    test_days: int = _setting(30, "length of the window whose metrics are reported")
-    cost_missed_failure: float = _setting(10_000.0, "cost of a failure that nothing warned of, in any one unit")
-    cost_false_visit: float = _setting(1_000.0, "cost of a visit for nothing: half a planned repair")
-    cost_planned_repair: float = _setting(2_000.0, "cost of a repair that a warning made a planned one")
-    least_lead_hours: int = _setting(6, "a warning later than this before the failure is none")
+    calibration_days: int = _setting(30, "length of the window on which probabilities are calibrated and thresholds chosen")
+    test_days: int = _setting(30, "length of the window on which a model is judged")
+    cost_missed_failure: float = _setting(
+        10_000.0, "what a failure costs that no alert warned of in time; the three costs are in one unit, whichever you like"
+    )
+    cost_false_visit: float = _setting(
+        1_000.0, "what a visit costs that an alert asked for and no failure followed; by default half a planned repair"
+    )
+    cost_planned_repair: float = _setting(2_000.0, "what a repair costs that could be planned, because an alert came in time")
+    least_lead_hours: int = _setting(6, "an alert is in time if it comes at least so many hours before the failure")
     crew_visits_a_day: int = _setting(10, "components that the crew can see to in a day")
     seed: int = _setting(20150101, "seed of training")
     spark_mode: SparkMode = _setting(
