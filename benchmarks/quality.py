@@ -91,7 +91,10 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
     section("Model types", "The same folds for all; the cheapest first.", all_types)
     (HERE / "quality.png").write_bytes(backtest_picture(all_types))
     write("![folds](quality.png)\n")
-    write(f"## What is wanted of {default}\n\n{_wanted(ours, by_type[default])}\n")
+    write(
+        f"## What is wanted of {default}\n\nA target is met if the mean of the folds meets it; the worst fold may miss it. "
+        f"Costs are those of all folds together.\n\n{_wanted(ours, by_type[default])}\n"
+    )
     write(f"## {default} by component\n\nAll folds together.\n\n{_by_component(ours)}\n")
     write(
         "## What a visit for nothing costs\n\nThe thresholds follow from the costs: the same models, all folds together, by "
@@ -111,8 +114,8 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
     ageless = dataclasses.replace(fleet, observations=_without_ages(fleet))
     section(
         "Without the ages of components",
-        "Failures come on a service grid (field notes, finding 4), so a component's age may leak the date. Ages and "
-        "the flags that say they are unknown are blanked.",
+        "All visits to a machine are a multiple of 15 days apart, and a failure happens at one. So the age of a component may "
+        "give away when the next visit is due. Here ages, and the flags that say they are unknown, are blanked.",
         _folds([ageless.train(cutoff, settings, default) for cutoff in folds]),
     )
     for hours in (24, 168):
@@ -204,7 +207,7 @@ def _seconds(window: Window) -> tuple[int, int]:
 
 def _wanted(folds: Sequence[Fold], models: Sequence[TrainedModel]) -> str:
     pooled = [fold for fold in folds if fold.component == POOLED]
-    lines = ["| wanted | | mean fold | worst fold | |", "| --- " * 5 + "|"]
+    lines = ["| wanted | | mean fold | worst fold | by the mean |", "| --- " * 5 + "|"]
     for name, word, limit in WANTED:
         values = [value for fold in pooled if (value := getattr(fold, name)) is not None]
         mean, worst = sum(values) / len(values), (min if word == "at least" else max)(values)

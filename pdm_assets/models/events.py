@@ -1,6 +1,6 @@
 """What a crew asks of alerts: which failures were warned of, how early, at how many visits for nothing, at what cost.
 
-Pure functions of arrays, one component at a time; formulas: field notes 1.4. Times are whole seconds since 1970, UTC. An alert
+Pure functions of arrays, one component at a time; formulas: docs/models.md. Times are whole seconds since 1970, UTC. An alert
 is right if the component fails between the least useful lead time and the horizon after it: the failure lies in
 [observed_at + least_lead, observed_at + horizon]. Consecutive alerts of a machine make one episode, for the crew looks once.
 """
