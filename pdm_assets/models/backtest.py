@@ -143,12 +143,12 @@ def last_twelve_months(folds: Sequence[Fold]) -> list[Fold]:
 
 
 def summarize(folds: Sequence[Fold], component: str = POOLED) -> dict[str, dict[str, MeanAndWorst]]:
-    """Mean and worst fold of each type, cheapest type first, over the cutoffs that all of them have.
+    """Mean and worst fold of each type that is compared, cheapest type first, over the cutoffs that all of these have.
 
     The baselines stand beside the types, with their cost alone: "best rule" is the cheapest of each fold, with hindsight.
     """
     chosen = [fold for fold in folds if fold.component == component]
-    types, shared = sorted({fold.model_type for fold in chosen}), shared_cutoffs(chosen)
+    types, shared = compared(chosen)
     if not shared:
         return {}
     by_type = {t: [f for f in chosen if f.model_type == t and f.cutoff in shared] for t in types}
@@ -159,12 +159,23 @@ def summarize(folds: Sequence[Fold], component: str = POOLED) -> dict[str, dict[
     return dict(sorted(found.items(), key=lambda item: item[1]["cost"].mean))
 
 
-def shared_cutoffs(folds: Sequence[Fold]) -> set[dt.date]:
-    """The cutoffs that every type of model has a fold for: types compare on the same days alone."""
+def compared(folds: Sequence[Fold]) -> tuple[list[str], set[dt.date]]:
+    """The types of model that are compared, and the cutoffs that all of them have: types compare on the same days alone.
+
+    Of those with the newest cutoff it is the type with most folds, and any other that has half of the cutoffs left or more: one
+    trial of another type must not hide what the model in use was worth in the other months.
+    """
     by_type: dict[str, set[dt.date]] = {}
     for fold in folds:
         by_type.setdefault(fold.model_type, set()).add(fold.cutoff)
-    return set.intersection(*by_type.values()) if by_type else set()
+    newest = max((fold.cutoff for fold in folds), default=None)
+    types: list[str] = []
+    shared: set[dt.date] = set()
+    for name in sorted(by_type, key=lambda its: (newest not in by_type[its], -len(by_type[its]), its)):
+        common = shared & by_type[name] if types else by_type[name]
+        if 2 * len(common) >= len(shared):
+            types, shared = [*types, name], common
+    return types, shared
 
 
 def _mean_and_worst(folds: Sequence[Fold], figures: Mapping[str, bool]) -> dict[str, MeanAndWorst]:

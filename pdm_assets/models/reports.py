@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pdm_assets.models import markdown
-from pdm_assets.models.backtest import Fold, MeanAndWorst, shared_cutoffs, summarize
+from pdm_assets.models.backtest import Fold, MeanAndWorst, compared, summarize
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.events import EventMetrics
@@ -115,7 +115,10 @@ def leads(card: ModelCard) -> Tabular:
 
 
 def backtest(folds: Sequence[Fold]) -> Tabular:
-    """Mean and worst fold of each type of model, all components pooled, and what the baselines cost; the cheapest first."""
+    """Mean and worst fold of each type of model, all components pooled, and what the baselines cost; the cheapest first.
+
+    A type that has too few folds to be compared has a line that says how many.
+    """
     shown = {
         "cost": ("cost", "{:,.0f}"),
         "event_recall": ("failures caught", "{:.1%}"),
@@ -130,9 +133,12 @@ def backtest(folds: Sequence[Fold]) -> Tabular:
         (name, *(_mean_and_worst(figures.get(figure), form) for figure, (_, form) in shown.items()))
         for name, figures in summarize(folds).items()
     ]
-    return Tabular(
-        (f"mean (worst) of {len(shared_cutoffs(folds))} folds", *(title for title, _ in shown.values())), tuple(rows)
-    )
+    types, shared = compared(folds)
+    cutoffs = {(fold.model_type, fold.cutoff) for fold in folds}
+    for name in sorted({fold.model_type for fold in folds} - set(types)):
+        of = sum(model_type == name for model_type, _ in cutoffs)
+        rows.append((f"{name}: {of} folds, too few in common", *("" for _ in shown)))
+    return Tabular((f"mean (worst) of {len(shared)} folds", *(title for title, _ in shown.values())), tuple(rows))
 
 
 def _mean_and_worst(found: MeanAndWorst | None, form: str) -> str:

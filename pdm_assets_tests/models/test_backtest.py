@@ -8,11 +8,11 @@ from pdm_assets.models.backtest import (
     Fold,
     MeanAndWorst,
     TooLittleHistory,
+    compared,
     fold_days,
     fold_settings,
     folds_of,
     last_twelve_months,
-    shared_cutoffs,
     summarize,
     terms_of,
 )
@@ -141,12 +141,26 @@ def test_types_are_compared_on_the_folds_that_all_of_them_have():
         fold("2015-11-01", "decision_tree", cost=10.0),
         fold("2015-12-01", "decision_tree", cost=5_000.0),
     ]
-    assert shared_cutoffs(folds) == {day("2015-11-01")}
+    assert compared(folds) == (["decision_tree", "random_forest"], {day("2015-11-01")})
     found = summarize(folds)
     assert list(found)[:2] == ["decision_tree", "random_forest"]
     assert found["decision_tree"]["cost"] == MeanAndWorst(10.0, 10.0)
 
 
-def test_nothing_shared_is_no_summary():
-    assert summarize([]) == {}
-    assert summarize([fold("2015-10-01"), fold("2015-11-01", "decision_tree")]) == {}
+def test_one_trial_of_another_type_does_not_hide_the_other_months():
+    months = [f"2015-{month:02d}-01" for month in range(1, 13)]
+    forest = [fold(month, cost=float(n)) for n, month in enumerate(months)]
+    for trial in ("2015-02-01", "2015-12-01"):
+        folds = [*forest, fold(trial, "decision_tree", cost=0.0)]
+        assert compared(folds) == (["random_forest"], set(map(day, months)))
+        assert summarize(folds)["random_forest"]["cost"] == MeanAndWorst(5.5, 11.0)
+        assert "decision_tree" not in summarize(folds)
+    half = [fold(month, "decision_tree") for month in months[6:]]
+    assert compared([*forest, *half])[1] == set(map(day, months[6:]))
+
+
+def test_after_a_change_of_type_the_new_one_is_summarized_alone():
+    folds = [fold("2015-10-01"), fold("2015-11-01", "decision_tree")]
+    assert compared(folds) == (["decision_tree"], {day("2015-11-01")})
+    assert "decision_tree" in summarize(folds)
+    assert (compared([]), summarize([])) == (([], set()), {})
