@@ -96,13 +96,15 @@ def brier(probability: Floats, fails: Bools) -> float | None:
 def brier_skill(probability: Floats, fails: Bools, rate: Floats | None = None) -> float | None:
     """1 - BS / BS of always saying the failure rate: above 0, the probabilities tell more than that rate.
 
+    None where that rate says it all: everything fails, or nothing, of each component.
     `rate` is that of each observation's component where several are pooled; else it is the window's.
     """
     score = brier(probability, fails)
     if score is None or fails.all() or not fails.any():
         return None
     usual = np.full(len(fails), fails.mean()) if rate is None else rate
-    return 1 - score / float(np.mean((usual - fails) ** 2))
+    reference = float(np.mean((usual - fails) ** 2))
+    return 1 - score / reference if reference else None
 
 
 def calibration_error(probability: Floats, fails: Bools) -> float | None:

@@ -150,6 +150,12 @@ def test_several_components_pooled_are_compared_with_the_rate_of_each():
     assert brier_skill(rate, fails) == pytest.approx(1 - (10 * 0.25 + 10 * 0.09) / (20 * 0.3 * 0.7))
 
 
+def test_components_of_which_everything_or_nothing_fails_tell_nothing_of_skill():
+    # a plant of one machine: on the day before its failure one component fails at each observation, the other at none
+    fails, rate = np.array([True, True, False, False]), np.array([1.0, 1.0, 0.0, 0.0])
+    assert brier_skill(np.full(4, 0.5), fails, rate) is None
+
+
 def test_the_failure_rate_itself_has_no_skill():
     fails = np.array([True, False, False, False])
     assert brier_skill(np.full(4, 0.25), fails) == pytest.approx(0.0)
