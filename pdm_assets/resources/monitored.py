@@ -127,10 +127,13 @@ def drift_by_day(
         chunk = days[first : first + CHUNK_DAYS]
         start, end = chunk[0] - (WINDOW_DAYS - 1) * DAY, chunk[-1] + DAY
         observed = lake.arrow(OBSERVATIONS, start, end).to_table(columns=["machine_id", DATE, *NUMERIC_FEATURES])
-        scored = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=["machine_id", DATE, "component", "probability"])
+        scored = lake.arrow(COMPONENT_RISK, start, end).to_table(
+            columns=["machine_id", DATE, "component", "probability", "model_version"]
+        )
         for version in sorted({cards[day].version for day in chunk}):
             its = [day for day in chunk if cards[day].version == version]
-            counted = _counted(observed, scored, cards[its[0]], start, (end - start).days)
+            own = scored.filter(pc.equal(scored["model_version"], version))  # another model's scores are distributed otherwise
+            counted = _counted(observed, own, cards[its[0]], start, (end - start).days)
             for day in its:
                 last = (day - start).days + 1
                 window = range(max(0, last - WINDOW_DAYS), last)

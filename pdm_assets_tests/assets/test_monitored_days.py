@@ -3,12 +3,14 @@
 import datetime as dt
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from pdm_assets.models.drift import reference_of
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.events import EventMetrics
-from pdm_assets.resources.monitored import realised_by_day
-from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, FEATURE_DRIFT, REALISED_PERFORMANCE
+from pdm_assets.resources.monitored import drift_by_day, realised_by_day
+from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, FEATURE_DRIFT, OBSERVATIONS, REALISED_PERFORMANCE
 from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
 from pdm_assets_tests.builders import day, failures, frame, utc
 from pdm_assets_tests.plant import Plant, check
@@ -90,3 +92,27 @@ def test_the_model_in_force_answers_for_its_own_scores_only(tmp_path, engine, sp
     assert (comp1.events.event_recall, comp1.worse) == (0.5, worse)
     others = [one for one in found if one.component not in ("comp1", POOLED)]
     assert {(one.events.failures, one.worse) for one in others} == {(0, None)}
+
+
+def test_a_new_models_probabilities_are_compared_with_its_own_reference_only(tmp_path, engine, spark):
+    """What the model before it gave is distributed otherwise: taken along, each promotion would look like drift."""
+    lake = Plant(tmp_path, engine).lake
+    first, end = day("2015-01-01"), day("2015-01-08")
+    probabilities = {"old": [0.4, 0.5, 0.6, 0.7], "new": [0.01, 0.02, 0.03, 0.04]}
+    scores = [
+        (machine, at, "comp1", probabilities[version][machine % 4], 0.5, False, version, utc("2015-02-01 00:00"), 1, at.date())
+        for at in (dt.datetime.combine(first + dt.timedelta(days=n), dt.time(6), dt.UTC) for n in range(7))
+        for version in ("new" if at.date() >= day("2015-01-06") else "old",)
+        for machine in range(40)
+    ]
+    lake.replace_days(COMPONENT_RISK, frame(spark, COMPONENT_RISK, scores), first, end, {})
+    lake.ensure(OBSERVATIONS)
+    reference = {"comp1": reference_of(np.array(probabilities["new"]))}
+    new, old = SimpleNamespace(version="new", references=reference), SimpleNamespace(version="old", references=reference)
+
+    ((name, observations, psi, _, _, _, is_drifted),) = dict(drift_by_day(lake, {day("2015-01-07"): new}))[day("2015-01-07")]
+    assert (name, observations, is_drifted) == ("comp1", 80, False)
+    assert psi < 0.01
+    # were the old model held against the new one's reference, it would have moved
+    ((_, observations, _, _, _, _, is_drifted),) = dict(drift_by_day(lake, {day("2015-01-05"): old}))[day("2015-01-05")]
+    assert (observations, is_drifted) == (200, True)
