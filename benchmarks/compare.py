@@ -176,11 +176,12 @@ def run_ours(root: Path, files: Path, first: dt.date, with_training: bool) -> tu
     from pdm_assets.assets.training import trained_for
     from pdm_assets.definitions import defs, lake, spark
     from pdm_assets.demo import make_home
-    from pdm_assets.models.table import thin_out, training_table, within
+    from pdm_assets.models.table import seldom_failing, thin_out, training_table, within, without_undecided
     from pdm_assets.models.windows import model_windows
     from pdm_assets.partitions import SETTINGS
     from pdm_assets.resources.landing import land
     from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
+    from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
 
     os.environ["DAGSTER_HOME"] = str(make_home(root / "data"))
     land(files, root / "data" / "landing")
@@ -216,8 +217,13 @@ def run_ours(root: Path, files: Path, first: dt.date, with_training: bool) -> tu
     trained: dict[str, Any] = {"Spark MLlib, random forest": ours_fit}
     table = training_table(lake.read(OBSERVATIONS), lake.read(COMPONENT_FAILURES), SETTINGS.horizon_hours)
     train, test = within(table, [windows.train]), within(table, [windows.test])
-    same = thin_out(train, its.card.one_healthy_in, its.card.one_failing_in, SETTINGS.seed)
-    rows = {name: frame.toArrow() for name, frame in {"same": same, "all": train, "test": test}.items()}
+    seldom = seldom_failing(its.card.windows["train"].positives)
+    same = thin_out(train, its.card.one_healthy_in, its.card.one_failing_in, SETTINGS.seed, seldom)
+    happened = lake.read(FAILURES), lake.read(MAINTENANCE)
+    rows = {
+        name: without_undecided(frame, *happened, SETTINGS.horizon_hours).toArrow()
+        for name, frame in {"same": same, "all": train, "test": test}.items()
+    }
     spark.close()
     spark.engine.stop()
     for which, words in {"same": "", "all": ", all rows"}.items():

@@ -29,15 +29,19 @@ def fit(kind: str, rows: pa.Table, later: pa.Table, seed: int) -> dict[str, Any]
     """Four classifiers, one a component; seconds of the fits and average precision in the test window."""
     models = sorted(set(rows[CATEGORICAL_FEATURES[0]].to_pylist()))
     known, test = features(rows, models), features(later, models)
-    weights = rows[WEIGHT].to_numpy() if WEIGHT in rows.column_names else None
+    weights = rows[WEIGHT].to_numpy() if WEIGHT in rows.column_names else np.ones(len(known))
     seconds, precision = 0.0, {}
     for component in COMPONENTS:
         model = _classifier(kind, seed)
+        fails, came = (table[label_of(component)].to_numpy(zero_copy_only=False) for table in (rows, later))
+        # what nobody can know is null: neither learnt from nor measured by, as on the platform
+        learnt, measured = ~np.isnan(fails), ~np.isnan(came)
+        given = known[learnt], fails[learnt] == 1.0, weights[learnt]
         began = time.perf_counter()
-        model.fit(known, rows[label_of(component)].to_numpy() == 1.0, sample_weight=weights)
+        model.fit(given[0], given[1], sample_weight=given[2])
         seconds += time.perf_counter() - began
-        came = later[label_of(component)].to_numpy() == 1.0
-        precision[component] = float(average_precision_score(came, model.predict_proba(test)[:, 1]))
+        said = model.predict_proba(test[measured])[:, 1]
+        precision[component] = float(average_precision_score(came[measured] == 1.0, said))
     return {"seconds": seconds, "rows": len(known), "average_precision": precision}
 
 

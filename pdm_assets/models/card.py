@@ -40,7 +40,7 @@ class ModelCard:
         windows: the days it learnt from, was tuned on and was tested on.
         rows_fitted: rows of the training window that were kept for the fit.
         one_healthy_in: of so many training rows without a failure one was kept, with the weight of all.
-        one_failing_in: the same of rows with a failure.
+        one_failing_in: the same of rows with a failure; those of a component with few (FEW_FAILING_ROWS) are all kept.
         parameters: parameters of the classifiers.
         seed: seed of sampling and fit.
         features: columns that it reads.

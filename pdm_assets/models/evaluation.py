@@ -33,11 +33,21 @@ LEAD_BANDS_HOURS = ((0, 6), (6, 24), (24, 48), (48, 168))
 
 
 class Outcomes(NamedTuple):
-    """What a model said of one component in a window and what came of it, one element per observation."""
+    """What a model said of one component in a window and what came of it, one element per observation.
+
+    Of some that is not known, for the component was replaced: metrics of observations are of those that are decided.
+    """
 
     probability: Floats
     fails: Bools
     observations: Moments
+    is_decided: Bools
+
+    @property
+    def decided(self) -> "Outcomes":
+        """Those of which it is known what came of them."""
+        chosen = self.is_decided
+        return Outcomes(self.probability[chosen], self.fails[chosen], self.observations.where(chosen), chosen[chosen])
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Capacity:
     """A crew that visits so many machine components a day, those of the greatest probability at their last observation."""
 
     visits_a_day: int
-    precision: float | None  # share of the visits after whose observation the component failed within the horizon
+    precision: float | None  # of the visits of which it is known: the share after which the component failed within the horizon
     recall: float | None  # share of the failures that were visited in time
 
 
@@ -157,12 +167,15 @@ def contender(
         c: judge(observations, alerts[c], history[c].failures, history[c].closings, start=start, end=end, rules=rules)
         for c in outcomes
     }
-    said, came_true = said_and_came_true([(outcomes[c].probability, outcomes[c].fails, alerts[c]) for c in outcomes])
+    decided = {c: outcome.decided for c, outcome in outcomes.items()}
+    said, came_true = said_and_came_true(
+        [(its.probability, its.fails, alerts[c][outcomes[c].is_decided]) for c, its in decided.items()]
+    )
     return Contender(
         name,
         judged,
         machine_days(observations, np.any(list(alerts.values()), axis=0)) / ((end - start) / DAY),
-        {c: calibration_error(outcome.probability, outcome.fails) for c, outcome in outcomes.items()},
+        {c: calibration_error(its.probability, its.fails) for c, its in decided.items()},
         said,
         came_true,
     )
@@ -201,7 +214,7 @@ def at_capacity(
                 "at": outcome.observations.at,
                 "day": outcome.observations.at // DAY,
                 "probability": outcome.probability,
-                "fails": outcome.fails,
+                "fails": np.where(outcome.is_decided, outcome.fails, np.nan),
             }
         )
         for component, outcome in outcomes.items()
@@ -225,7 +238,7 @@ def at_capacity(
     failures = int(together.failures.sum())
     return Capacity(
         visits_a_day,
-        float(visits["fails"].mean()) if len(visits) else None,
+        float(visits["fails"].mean()) if visits["fails"].notna().any() else None,
         int(together.caught.sum()) / failures if failures else None,
     )
 

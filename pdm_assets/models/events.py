@@ -1,8 +1,11 @@
 """What a crew asks of alerts: which failures were warned of, how early, at how many visits for nothing, at what cost.
 
-Pure functions of arrays, one component at a time; formulas: docs/models.md. Times are whole seconds since 1970, UTC. An alert
-is right if the component fails between the least useful lead time and the horizon after it: the failure lies in
-[observed_at + least_lead, observed_at + horizon]. Consecutive alerts of a machine make one episode, for the crew looks once.
+Pure functions of arrays, one component at a time. Times are whole seconds since 1970, UTC.
+
+An alert is right if the component fails between the least useful lead time and the horizon after it, [observed_at + least_lead,
+observed_at + horizon], and was not closed in between: a part put in after the alert is not the one that it told of.
+Consecutive alerts of a machine make one episode, for the crew looks once. One whose component was replaced before it failed is
+neither right nor wrong: whether it would have failed nobody knows, least of all where the crew did as it was told.
 """
 
 from collections.abc import Sequence
@@ -75,6 +78,8 @@ class Costs:
 class Judged:
     """What became of one component's alerts in a window, by machine: element i is of machine[i].
 
+    An episode is true if one of its alerts is right; else replaced, if the component was replaced within the horizon of its
+    first alert and had not failed before; else false.
     `lead_hours` has an element per failure that was warned of, `lead_machine` is its machine's position in `machine`.
     `judged_share` is the share of the window in which failures are judged: what is charged by the day, not by the failure, is
     charged for as much of it.
@@ -85,6 +90,7 @@ class Judged:
     caught: Ints
     true_episodes: Ints
     false_episodes: Ints
+    replaced_episodes: Ints
     machine_days: Floats
     lead_hours: Floats
     lead_machine: Ints
@@ -110,6 +116,7 @@ class EventMetrics:
     alarm_precision: float | None
     false_alarms_per_machine_month: float | None
     cost: float
+    replaced_episodes: int = 0  # cards of earlier releases do not say
 
 
 def delivered_at(observed_at: Ints, landing_hours: int) -> Ints:
@@ -166,21 +173,27 @@ def judge(
     horizon, least = rules.horizon_hours * HOUR, rules.least_lead_hours * HOUR
     machines, counts = np.unique(observations.machine, return_counts=True)
     alerts, episode = episodes(observations.where(is_alert), closings)
-    keys = _Keys(alerts, failures)
+    keys = _Keys(alerts, failures, closings)
 
     given = delivered_at(alerts.at, rules.landing_hours)
-    failure_keys = np.sort(keys.of(failures))
+    failure_keys, closing_keys = np.sort(keys.of(failures)), np.sort(keys.of(closings))
     alert_keys, given_keys = keys.of(alerts), keys.of(Moments(alerts.machine, given))
+    # What closes the component at the alert's instant or first after it: a failure of later tells nothing of the alert.
+    closed_at = _next(closing_keys, alert_keys, keys.beyond)
     next_failure = _next(failure_keys, given_keys + least, keys.beyond)
-    is_right = next_failure <= alert_keys + horizon
-    machine_of_episode = np.searchsorted(machines, alerts.machine[np.unique(episode, return_index=True)[1]])
-    is_true = np.zeros(len(machine_of_episode), bool)
+    is_right = (next_failure <= alert_keys + horizon) & (next_failure <= closed_at)
+    begins = np.unique(episode, return_index=True)[1]
+    machine_of_episode = np.searchsorted(machines, alerts.machine[begins])
+    is_true = np.zeros(len(begins), bool)
     np.logical_or.at(is_true, episode, is_right)
+    closed = closed_at[begins]
+    is_replaced = ~is_true & (closed <= alert_keys[begins] + horizon) & ~np.isin(closed, failure_keys)
 
     due = failures.where(are_due(failures, machines, start=start, end=end, rules=rules))
     due_keys = keys.of(due)
-    # The first alert inside the horizon is also the first to be given.
-    first = np.searchsorted(alert_keys, due_keys - horizon, side="left")
+    # The first alert inside the horizon and after the closing before the failure is also the first to be given.
+    opened = np.append(-1, closing_keys)[np.searchsorted(closing_keys, due_keys, side="left")]
+    first = np.searchsorted(alert_keys, np.maximum(due_keys - horizon, opened + 1), side="left")
     first_given = np.append(given_keys, keys.beyond)[first]
     is_caught = first_given <= due_keys - least
     place = np.searchsorted(machines, due.machine)
@@ -193,7 +206,8 @@ def judge(
         failures=by_machine(place),
         caught=by_machine(place[is_caught]),
         true_episodes=by_machine(machine_of_episode[is_true]),
-        false_episodes=by_machine(machine_of_episode[~is_true]),
+        false_episodes=by_machine(machine_of_episode[~is_true & ~is_replaced]),
+        replaced_episodes=by_machine(machine_of_episode[is_replaced]),
         machine_days=counts * rules.cadence_hours / 24,
         lead_hours=(due_keys - first_given)[is_caught] / HOUR,
         lead_machine=place[is_caught],
@@ -215,6 +229,25 @@ def hours_ahead(observations: Moments, failures: Moments) -> Floats:
     return np.where(following // keys.width == observed // keys.width, (following - observed) / HOUR, np.inf)
 
 
+def are_decided(observations: Moments, failures: Moments, closings: Moments, horizon_hours: int) -> Bools:
+    """Of which observations it is known whether the part that was observed fails within the horizon.
+
+    Not where it was taken out first, nor at the very instant at which it failed: what is observed then is over. (What a crew
+    that does as it is told takes out never fails: learnt from as healthy, it would teach the next model to keep quiet.)
+
+    Args:
+        observations: of the component.
+        failures: failures of the component, of any time.
+        closings: failures and replacements of the component, of any time.
+        horizon_hours: from each observation on.
+    """
+    keys = _Keys(observations, closings)
+    observed = keys.of(observations)
+    closed = _next(np.sort(keys.of(closings)), observed, keys.beyond)
+    fails = np.isin(closed, keys.of(failures)) & (closed > observed)
+    return fails | (closed > observed + horizon_hours * HOUR)
+
+
 def pool(parts: Sequence[Judged]) -> Judged:
     """Several components of the same observations as one: counts add up, machine-days are theirs once."""
     first = parts[0]
@@ -224,6 +257,7 @@ def pool(parts: Sequence[Judged]) -> Judged:
         caught=np.sum([part.caught for part in parts], axis=0),
         true_episodes=np.sum([part.true_episodes for part in parts], axis=0),
         false_episodes=np.sum([part.false_episodes for part in parts], axis=0),
+        replaced_episodes=np.sum([part.replaced_episodes for part in parts], axis=0),
         machine_days=first.machine_days,
         lead_hours=np.concatenate([part.lead_hours for part in parts]),
         lead_machine=np.concatenate([part.lead_machine for part in parts]),
@@ -249,13 +283,15 @@ def summarize(judged: Judged, costs: Costs) -> EventMetrics:
         alarm_precision=right / (right + wrong) if right + wrong else None,
         false_alarms_per_machine_month=float(wrong / months) if months else None,
         cost=float(cost_by_machine(judged, costs).sum()),
+        replaced_episodes=int(judged.replaced_episodes.sum()),
     )
 
 
 def cost_by_machine(judged: Judged, costs: Costs) -> Floats:
     """C = cFA FalseEp + cFN Missed + cTP Caught, for each machine.
 
-    Failures of the window's first horizon are not judged, so of its false episodes as large a share is not charged.
+    Failures of the window's first horizon are not judged, so of its false episodes as large a share is not charged. What a
+    replaced episode saved or cost is not known, and not charged.
 
     Field notes 1.4 has TrueEp for Caught. But a failure is repaired once, however many episodes told of it, and an episode that
     tells of a failure after the window is charged to no window that counts the failure: with TrueEp, whoever warns earlier pays

@@ -28,7 +28,7 @@ CURVE_STYLES: Mapping[WindowName, str] = {"calibration": "--", "test": "-"}
 
 def pictures_of(trained: "TrainedModel") -> dict[str, bytes]:
     """Every picture of a trained model by its name."""
-    test, card = trained.outcomes["test"], trained.card
+    test, card = {c: outcome.decided for c, outcome in trained.outcomes["test"].items()}, trained.card
     return {
         "precision_recall": precision_recall_picture(test, card),
         "reliability": reliability_picture(test, card),
@@ -45,7 +45,7 @@ def precision_recall_picture(outcomes: Mapping[str, Outcomes], card: ModelCard) 
     """
     figure = _figure(7.0, 5.0)
     axes = figure.add_subplot()
-    for position, (component, (probability, fails, _)) in enumerate(outcomes.items()):
+    for position, (component, (probability, fails, *_)) in enumerate(outcomes.items()):
         colour = f"C{position}"
         if not fails.any():
             axes.plot([], [], color=colour, label=f"{component}: no failure in the window")

@@ -53,7 +53,7 @@ def fit_pipeline(
     parameters: Parameters,
     seed: int,
 ) -> "PipelineModel":
-    """Fit one classifier per component on rows of the training table with a weight.
+    """Fit one classifier per component on rows of the training table with a weight, on those that have a label of it.
 
     Preparation: unknown numbers become the median (the `_never_replaced` flags say which were), machine
     models become indicators, where one that training never saw is none of them. `features` must not name a
@@ -70,7 +70,9 @@ def fit_pipeline(
     classifiers = [_classifier(component, model_type, parameters, seed) for component in components]
     # One partition is one task, so the components share the cores.
     with ThreadPoolExecutor(max_workers=len(classifiers)) as pool:
-        fit = inheritable_thread_target(rows.sparkSession)(lambda classifier: classifier.fit(prepared))
+        fit = inheritable_thread_target(rows.sparkSession)(
+            lambda classifier: classifier.fit(prepared.dropna(subset=[classifier.getLabelCol()]))
+        )
         fitted = list(pool.map(fit, classifiers))
     return PipelineModel([*shared.stages, *fitted])
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pdm_assets.models.evaluation import POOLED, History, machine_days, said_and_came_true
+from pdm_assets.models.evaluation import POOLED, History, Outcomes, machine_days, said_and_came_true
 from pdm_assets.models.events import (
     DAY,
     HOUR,
@@ -16,6 +16,7 @@ from pdm_assets.models.events import (
     Judged,
     Moments,
     Rules,
+    are_decided,
     hours_ahead,
     judge,
     pool,
@@ -99,7 +100,8 @@ def realise(
         decided[component] = judging(begin, end - horizon)
         part = its.between(end - length - horizon, end - horizon)
         fails = hours_ahead(part.observations, past.failures) <= rules.horizon_hours
-        parts[component] = part, fails
+        is_decided = are_decided(part.observations, past.failures, past.closings, rules.horizon_hours)
+        parts[component] = Outcomes(part.probability, fails, part.observations, is_decided), part.is_alert
 
     def realised(name: str, components: list[str]) -> Realised:
         failures, alarms = pool([judged[c] for c in components]), pool([decided[c] for c in components])
@@ -114,12 +116,16 @@ def realise(
             + costs.planned_repair * of_failures.caught
             + costs.missed_failure * (of_failures.failures - of_failures.caught),
         )
-        probability = np.concatenate([parts[c][0].probability for c in components])
-        fails = np.concatenate([parts[c][1] for c in components])
-        any_alert = np.any([parts[c][0].is_alert for c in components], axis=0)
+        any_alert = np.any([parts[c][1] for c in components], axis=0)
         first = parts[components[0]][0]
-        said, came_true = said_and_came_true([(parts[c][0].probability, parts[c][1], parts[c][0].is_alert) for c in components])
-        rate = np.concatenate([np.full(len(parts[c][1]), parts[c][1].mean() if len(parts[c][1]) else 0.0) for c in components])
+        known_of = [parts[c][0].decided for c in components]
+        alerting = [parts[c][1][parts[c][0].is_decided] for c in components]
+        probability = np.concatenate([its.probability for its in known_of])
+        fails = np.concatenate([its.fails for its in known_of])
+        said, came_true = said_and_came_true(
+            [(its.probability, its.fails, is_alert) for its, is_alert in zip(known_of, alerting, strict=True)]
+        )
+        rate = np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in known_of])
         return Realised(
             component=name,
             window_days=window_days,

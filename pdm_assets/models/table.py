@@ -1,6 +1,6 @@
 """Rows to learn from: an observation's features beside what became of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -20,6 +20,7 @@ WEIGHT = "weight"
 # Bounds a fit, whatever the fleet. With 1,000 machines the forest's average precision was the same on 40,000,
 # 60,000 and 120,000 rows (within the noise of the seed), its time less than half.
 MAX_TRAIN_ROWS = 40_000
+FEW_FAILING_ROWS = 1_000  # of a component: so few are all learnt from, however many the others have
 
 
 def label_of(component: str) -> str:
@@ -56,6 +57,46 @@ def training_table(observations: DataFrame, labels: DataFrame, horizon_hours: in
     )
 
 
+def without_undecided(rows: DataFrame, failures: DataFrame, maintenance: DataFrame, horizon_hours: int) -> DataFrame:
+    """The rows of the training table, with null for each label that nobody can know: see `events.are_decided`.
+
+    Args:
+        rows: of the training table, few: those that are learnt from.
+        failures: machine_id, component, failed_at, as far as they are known.
+        maintenance: machine_id, component, performed_at, likewise.
+        horizon_hours: of the labels.
+    """
+
+    def closings(of: DataFrame, instant: str, is_replacement: bool) -> DataFrame:
+        closing = F.struct(F.col(instant).alias("at"), F.lit(is_replacement).alias("is_replacement"))
+        return of.select("machine_id", "component", closing.alias("closing"))
+
+    def closings_of(component: str) -> str:
+        return f"closings_{component}"
+
+    # Few closings against many observations: those of a machine are gathered and sent to every task.
+    by_machine = (
+        closings(failures, "failed_at", False)
+        .unionByName(closings(maintenance, "performed_at", True))
+        .groupBy("machine_id")
+        .agg(*(F.collect_list(F.when(F.col("component") == c, F.col("closing"))).alias(closings_of(c)) for c in COMPONENTS))
+    )
+    observed = F.col("observed_at")
+    horizon_end = observed + F.make_dt_interval(hours=F.lit(horizon_hours))
+
+    def label(component: str) -> F.Column:
+        inside = F.filter(closings_of(component), lambda closing: closing["at"].between(observed, horizon_end))
+        first = F.array_min(inside)  # of a failure and a replacement at one instant, the failure
+        is_undecided = F.coalesce(first["is_replacement"] | (first["at"] == observed), F.lit(False))
+        return F.when(~is_undecided, F.col(label_of(component)))
+
+    return (
+        rows.join(F.broadcast(by_machine), on="machine_id", how="left")
+        .withColumns({label_of(c): label(c) for c in COMPONENTS})
+        .drop(*map(closings_of, COMPONENTS))
+    )
+
+
 def within(rows: DataFrame, windows: Iterable[Window]) -> DataFrame:
     """The rows observed in one of the windows."""
     inside = F.lit(False)
@@ -84,12 +125,22 @@ def thinning(healthy: int, failing: int, max_rows: int = MAX_TRAIN_ROWS) -> tupl
     return max(1, -(-healthy // room)), one_failing_in
 
 
-def thin_out(rows: DataFrame, one_healthy_in: int, one_failing_in: int, seed: int) -> DataFrame:
+def seldom_failing(failing_rows: Mapping[str, int]) -> list[str]:
+    """The components that fail on so few rows, by component, that none of them is left out."""
+    return [component for component, rows in failing_rows.items() if rows <= FEW_FAILING_ROWS]
+
+
+def thin_out(rows: DataFrame, one_healthy_in: int, one_failing_in: int, seed: int, all_of: Sequence[str] = ()) -> DataFrame:
     """Keep one in so many rows, by a hash of key and seed, with the weight of all those it stands for.
+
+    All rows are kept on which one of the components `all_of` fails, those that have few.
 
     The weights keep the failure rate what it was, so probabilities stay honest. They are whole numbers: sums
     of them are exact in any order, and so a forest grown twice is the same forest.
     """
-    one_in = F.when(any_failure(), one_failing_in).otherwise(one_healthy_in)
+    is_rare = F.lit(False)
+    for component in all_of:
+        is_rare |= F.col(label_of(component)) == 1.0
+    one_in = F.when(is_rare, 1).when(any_failure(), one_failing_in).otherwise(one_healthy_in)
     is_kept = F.pmod(F.xxhash64(*OBSERVATION_KEY, F.lit(seed)), one_in) == 0
     return rows.filter(is_kept).withColumn(WEIGHT, one_in.cast("double"))

@@ -15,7 +15,7 @@ from pdm_assets.models.calibration import CostCurve, Platt, cheapest_threshold, 
 from pdm_assets.models.card import ModelCard, WindowCounts
 from pdm_assets.models.drift import reference_of
 from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, report
-from pdm_assets.models.events import Costs, Moments, Rules
+from pdm_assets.models.events import Costs, Moments, Rules, are_decided
 from pdm_assets.models.pipeline import NULLABLE_FEATURES, Parameters, fit_pipeline, importances
 from pdm_assets.models.promotion import Condition, Contender, Verdict, decide
 from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of, rule_alerts
@@ -26,10 +26,12 @@ from pdm_assets.models.table import (
     any_failure,
     is_in,
     label_of,
+    seldom_failing,
     thin_out,
     thinning,
     training_table,
     within,
+    without_undecided,
 )
 from pdm_assets.models.windows import Window, WindowName, Windows, model_windows
 from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
@@ -94,6 +96,8 @@ def train(
     at their word on the calibration window (Platt), and that failures are rare is met by the threshold: the one whose alerts
     would have cost least there. A component that never fails in the training window is not learnt: all its probabilities are
     1 / (rows + 2), by the rule of succession, and it never alerts. The card says so.
+    An observation of a component that was replaced within the horizon is neither learnt from nor measured by
+    (`events.are_decided`).
 
     The same rows, settings and seed give the same model. The frames are read more than once: pin their
     versions.
@@ -125,8 +129,10 @@ def train(
     _check(counts["train"], settings.horizon_hours)
 
     one_healthy_in, one_failing_in = thinning(counts["train"].rows - failing, failing)
+    seldom = seldom_failing(counts["train"].positives)
+    thinned = thin_out(within(table, [windows.train]), one_healthy_in, one_failing_in, settings.seed, seldom)
     rows = (
-        thin_out(within(table, [windows.train]), one_healthy_in, one_failing_in, settings.seed)
+        without_undecided(thinned, _before(failures, cutoff), _before(maintenance, cutoff), settings.horizon_hours)
         .repartition(1)
         .sortWithinPartitions(*OBSERVATION_KEY)
         .localCheckpoint()
@@ -145,11 +151,13 @@ def train(
     fit_seconds = time.perf_counter() - fit_began
     constants = {c: 1 / (counts["train"].rows + 2) for c in COMPONENTS if c not in learnt}
 
-    scores, signs = _scores(within(table, [windows.calibration, windows.test]), pipeline, constants, windows)
-    calibration = {c: fit_platt(scores["calibration"][c].probability, scores["calibration"][c].fails) for c in learnt}
-    outcomes = {name: _calibrated(by_component, calibration) for name, by_component in scores.items()}
     rules, costs = Rules.of(settings), Costs.of(settings)
     history = _history(failures, maintenance, cutoff)
+    unseen = within(table, [windows.calibration, windows.test])
+    scores, signs = _scores(unseen, pipeline, constants, windows, history, rules)
+    tuned_on = {c: scores["calibration"][c].decided for c in learnt}
+    calibration = {c: fit_platt(its.probability, its.fails) for c, its in tuned_on.items()}
+    outcomes = {name: _calibrated(by_component, calibration) for name, by_component in scores.items()}
     curves = {
         name: curves_of(by_component, history, windows.named()[name], rules, costs) for name, by_component in outcomes.items()
     }
@@ -211,13 +219,14 @@ def examine(
     """
     windows = model_windows(cutoff, settings)
     table = training_table(within(observations, [windows.test]), within(labels, [windows.test]), settings.horizon_hours)
-    scores, signs = _scores(table, pipeline, card.constant_probabilities, windows)
-    outcomes = _calibrated(scores["test"], card.calibration)
     rules, costs = Rules.of(settings), Costs.of(settings)
+    history = _history(failures, maintenance, cutoff)
+    scores, signs = _scores(table, pipeline, card.constant_probabilities, windows, history, rules)
+    outcomes = _calibrated(scores["test"], card.calibration)
     events = report(
         outcomes,
         card.thresholds,
-        _history(failures, maintenance, cutoff),
+        history,
         signs["test"],
         card.healthy,
         window=windows.test,
@@ -258,7 +267,7 @@ def weigh(challenger: TrainedModel, incumbent: "tuple[PipelineModel, ModelCard] 
     if tuned_until > window.start:
         found = f"{card.version} was tuned on what was known before {tuned_until}, the test window begins on {window.start}"
         return Verdict(False, (Condition("later rows than the incumbent's", False, found),))
-    scores, _ = _scores(bench.rows, pipeline, card.constant_probabilities, bench.windows)
+    scores, _ = _scores(bench.rows, pipeline, card.constant_probabilities, bench.windows, bench.history, bench.rules)
     theirs = _calibrated(scores["test"], card.calibration)
     return decide(ours, contends(card.version, theirs, _alerts(theirs, card.thresholds)), rules, bench.costs)
 
@@ -311,7 +320,12 @@ def _usable(rows: DataFrame) -> tuple[list[str], tuple[str, ...], int]:
 
 
 def _scores(
-    rows: DataFrame, pipeline: "PipelineModel", constants: Mapping[str, float], windows: Windows
+    rows: DataFrame,
+    pipeline: "PipelineModel",
+    constants: Mapping[str, float],
+    windows: Windows,
+    history: Mapping[str, History],
+    rules: Rules,
 ) -> tuple[dict[WindowName, dict[str, Outcomes]], dict[WindowName, dict[str, metrics.Floats]]]:
     """Uncalibrated scores with what came of them, and the features that rules look at; by window."""
     named: dict[WindowName, Window] = {"calibration": windows.calibration, "test": windows.test}
@@ -334,7 +348,15 @@ def _scores(
     for name in named:
         its = found.filter(names == name)
         observed = _moments(its, "observed_at")
-        scores[name] = {c: Outcomes(its[c].to_numpy(), its[label_of(c)].to_numpy() == 1.0, observed) for c in COMPONENTS}
+        scores[name] = {
+            c: Outcomes(
+                its[c].to_numpy(),
+                its[label_of(c)].to_numpy() == 1.0,
+                observed,
+                are_decided(observed, history[c].failures, history[c].closings, rules.horizon_hours),
+            )
+            for c in COMPONENTS
+        }
         signs[name] = {feature: its[feature].to_numpy().astype(float) for feature in RULE_FEATURES}
     return scores, signs
 
@@ -348,14 +370,16 @@ def _calibrated(scores: Mapping[str, Outcomes], calibration: Mapping[str, Platt]
 
 def _history(failures: DataFrame, maintenance: DataFrame, cutoff: dt.date) -> dict[str, History]:
     """Failures and closings of each component before the cutoff."""
-    failed = failures.where(F.col(DATE) < F.lit(cutoff)).select("machine_id", F.col("failed_at").alias("at"), "component")
-    replaced = maintenance.where(F.col(DATE) < F.lit(cutoff)).select(
-        "machine_id", F.col("performed_at").alias("at"), "component"
-    )
+    failed = _before(failures, cutoff).select("machine_id", F.col("failed_at").alias("at"), "component")
+    replaced = _before(maintenance, cutoff).select("machine_id", F.col("performed_at").alias("at"), "component")
     found = failed.withColumn("is_failure", F.lit(True)).unionByName(replaced.withColumn("is_failure", F.lit(False))).toArrow()
     moments, component = _moments(found, "at"), found["component"].to_numpy(zero_copy_only=False)
     is_failure = found["is_failure"].to_numpy(zero_copy_only=False).astype(bool)
     return {c: History(moments.where((component == c) & is_failure), moments.where(component == c)) for c in COMPONENTS}
+
+
+def _before(rows: DataFrame, cutoff: dt.date) -> DataFrame:
+    return rows.where(F.col(DATE) < F.lit(cutoff))
 
 
 def _moments(rows: "pa.Table", instant: str) -> Moments:
@@ -398,7 +422,7 @@ def curves_of(
             rules=rules,
             costs=costs,
         )
-        for component, (probability, _, observed) in outcomes.items()
+        for component, (probability, _, observed, _) in outcomes.items()
     }
 
 
@@ -429,14 +453,15 @@ def _alerts(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -
 
 
 def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -> dict[str, metrics.Metrics]:
-    alerts = _alerts(outcomes, thresholds)
+    decided = {c: outcome.decided for c, outcome in outcomes.items()}
+    alerts = {c: its[outcomes[c].is_decided] for c, its in _alerts(outcomes, thresholds).items()}
     pooled = metrics.evaluate(
-        np.concatenate([outcome.probability for outcome in outcomes.values()]),
-        np.concatenate([outcome.fails for outcome in outcomes.values()]),
+        np.concatenate([its.probability for its in decided.values()]),
+        np.concatenate([its.fails for its in decided.values()]),
         np.concatenate(list(alerts.values())),
-        np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in outcomes.values()]),
+        np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in decided.values()]),
     )
     return {
-        **{c: metrics.evaluate(outcome.probability, outcome.fails, alerts[c]) for c, outcome in outcomes.items()},
+        **{c: metrics.evaluate(its.probability, its.fails, alerts[c]) for c, its in decided.items()},
         POOLED: pooled,
     }

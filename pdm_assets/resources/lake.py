@@ -46,7 +46,7 @@ FEW_MACHINE_DAYS = 10_000  # a week of a thousand machines and a little more
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 # How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
-FORMAT = 2
+FORMAT = 3
 FORMAT_PROPERTY = "pdm.format"
 KEEP_FILES, KEEP_LOG = "delta.deletedFileRetentionDuration", "delta.logRetentionDuration"
 LEAST_LOG_DAYS = 365  # Delta cuts the log by itself: not before upkeep, should it have stood still, could ask for more

@@ -47,7 +47,10 @@ def add_what_is_declared(lake: Lake, table: Table) -> None:
 
 
 # In order; a release that stores tables in another way adds one, and FORMAT of lake.py is the last one's.
-MIGRATIONS = (Migration(2, "versions stay readable for PDM_KEEP_DAYS, not for Delta's week", add_what_is_declared),)
+MIGRATIONS = (
+    Migration(2, "versions stay readable for PDM_KEEP_DAYS, not for Delta's week", add_what_is_declared),
+    Migration(3, "monitoring counts alarms whose component was replaced apart", add_what_is_declared),
+)
 
 
 def upgrade(lake: Lake) -> Iterator[tuple[Table, Migration]]:

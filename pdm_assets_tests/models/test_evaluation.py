@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pdm_assets.models.evaluation import POOLED, Capacity, History, Outcomes, at_capacity, report, said_and_came_true
-from pdm_assets.models.events import HOUR, Costs, Moments, Rules, hours_ahead
+from pdm_assets.models.events import HOUR, Costs, Moments, Rules, are_decided, hours_ahead
 from pdm_assets.models.rules import RULE_FEATURES, Healthy
 from pdm_assets.models.windows import Window
 
@@ -24,7 +24,8 @@ def visited(probability, failures, *, without=(), visits=1):
     pairs = [(m, h) for m in (1, 2) for h in range(6, 120, 12) if (m, h) not in without]
     failed, observations = moments(*failures), moments(*pairs)
     said = np.array([probability.get(pair, pair[0] / 10) for pair in pairs])
-    outcomes = {"comp1": Outcomes(said, hours_ahead(observations, failed) <= 48, observations)}
+    fails = hours_ahead(observations, failed) <= 48
+    outcomes = {"comp1": Outcomes(said, fails, observations, np.full(len(fails), True))}
     return at_capacity(outcomes, {"comp1": History(failed, failed)}, visits, window=FIVE_DAYS, rules=RULES)
 
 
@@ -55,6 +56,16 @@ def test_a_crew_for_all_visits_all():
     assert visited({}, FAILURES, visits=2) == Capacity(2, 4 / 10, 1.0)
 
 
+def test_a_visit_to_what_was_replaced_says_nothing_of_precision():
+    pairs = [(1, h) for h in range(6, 120, 12)]
+    observations, failed, closed = moments(*pairs), moments((1, 84)), moments((1, 84), (1, 20))
+    decided = are_decided(observations, failed, closed, 48)
+    outcomes = {"comp1": Outcomes(np.full(10, 0.9), hours_ahead(observations, failed) <= 48, observations, decided)}
+    # visited at 18, 42, 66, 90 and 114: at 18 it was replaced two hours later, at 42 and 66 it failed, then not
+    found = at_capacity(outcomes, {"comp1": History(failed, closed)}, 1, window=FIVE_DAYS, rules=RULES)
+    assert found.precision == 2 / 4
+
+
 def test_a_plant_without_failures_has_no_recall():
     assert visited({}, []) == Capacity(1, 0.0, None)
 
@@ -82,7 +93,8 @@ def found():
 
     def outcome(alerts, failures):
         probability = np.array([0.9 if pair in alerts else 0.1 for pair in GRID])
-        return Outcomes(probability, hours_ahead(observations, failures) <= 48, observations)
+        fails = hours_ahead(observations, failures) <= 48
+        return Outcomes(probability, fails, observations, are_decided(observations, failures, failures, 48))
 
     signs = {name: np.zeros(len(GRID)) for name in RULE_FEATURES}
     signs["error1_count_24h"] = np.array([float(pair == (1, 90)) for pair in GRID])

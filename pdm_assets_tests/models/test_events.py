@@ -10,6 +10,7 @@ from pdm_assets.models.events import (
     Costs,
     Moments,
     Rules,
+    are_decided,
     cost_by_machine,
     delivered_at,
     episodes,
@@ -100,6 +101,59 @@ def test_failures_that_nothing_in_the_window_could_warn_of_are_not_held_against_
     assert counts(judged([(1, 222)], [(1, 30), (1, 250)])) == (0, 0, 1, 0)
 
 
+def test_a_warning_of_a_part_that_was_replaced_is_none_of_the_next_ones_failure():
+    # replaced at 60: what fails at 100 is another part, and nobody warned of it
+    found = judged([(1, 54)], [(1, 100)], closings=[(1, 60), (1, 100)])
+    assert counts(found) == (1, 0, 0, 0)
+    assert found.replaced_episodes.tolist() == [1]
+    # the warning at 54 was right, of the failure at 66; that at 100 had none
+    assert counts(judged([(1, 54)], [(1, 66), (1, 100)])) == (2, 1, 1, 0)
+    # the part that was put in at 60 is warned of at 90
+    found = judged([(1, 54), (1, 90)], [(1, 100)], closings=[(1, 60), (1, 100)])
+    assert counts(found) == (1, 1, 1, 0)
+    assert found.lead_hours.tolist() == [10.0]
+
+
+def test_an_alarm_whose_part_was_replaced_is_neither_right_nor_wrong():
+    def replaced(alerts, at, failures=()):
+        found = judged(alerts, list(failures), closings=[(1, at), *failures])
+        s = summarize(found, COSTS)
+        return s.true_episodes, s.false_episodes, s.replaced_episodes, s.cost
+
+    assert replaced([(1, 54)], 102) == (0, 0, 1, 0.0)  # 48 h after: it could still have failed
+    assert replaced([(1, 54)], 103) == (0, 1, 0, 4.0)
+    assert replaced([(1, 54)], 54) == (0, 0, 1, 0.0)  # at that instant: the alert is of what was taken out
+    assert replaced([(1, 54)], 53) == (0, 1, 0, 4.0)  # the part is new
+    # counted from the first alert: who alerts without end is not right by every replacement
+    assert replaced([(1, h) for h in range(54, 126, 12)], 126) == (0, 1, 0, 4.0)
+    # the component failed, too soon to act, before it was replaced
+    assert replaced([(1, 54)], 60, [(1, 58)]) == (0, 1, 0, 104.0)
+    assert summarize(judged([(1, 54)], [], closings=[(1, 60)]), COSTS).alarm_precision is None
+    # of another machine
+    assert counts(judged([(1, 54)], [], machines=(1, 2), closings=[(2, 60)])) == (0, 0, 0, 1)
+    # years before: no instant of the machine before it in the order
+    found = judged([(1, 54), (2, 54)], [], machines=(1, 2), closings=[(2, 60 - 10 * 8766)])
+    assert counts(found) == (0, 0, 0, 2)
+
+
+def test_what_became_of_a_part_is_known_if_it_failed_or_was_there_to_the_end_of_the_horizon():
+    def decided(observed, failures, replacements=(), horizon=48):
+        closings = moments(*failures, *replacements)
+        return are_decided(moments(*observed), moments(*failures), closings, horizon).tolist()
+
+    hours = [(1, h) for h in (6, 18, 30, 42, 54, 66)]
+    assert decided(hours, []) == [True] * 6
+    # replaced at 66: 18 is 48 h before it, 66 its very instant
+    assert decided(hours, [], [(1, 66)]) == [True, False, False, False, False, False]
+    # failed and repaired at 66: foretold by all but what is observed at that instant
+    assert decided(hours, [(1, 66)], [(1, 66)]) == [True] * 5 + [False]
+    assert decided(hours, [(1, 66)]) == [True] * 5 + [False]
+    # replaced at 40, and the new part fails at 60: known of the new part alone
+    assert decided(hours, [(1, 60)], [(1, 40)]) == [False, False, False, True, True, True]
+    assert decided([(1, 6), (2, 6)], [], [(2, 30)]) == [True, False]
+    assert decided([], [(1, 60)]) == []
+
+
 def test_a_failure_is_repaired_once_however_many_episodes_told_of_it_and_one_after_the_window_is_not_charged():
     # 48 h and 12 h ahead: two episodes, both right, and one repair
     found = judged([(1, 54), (1, 90)], [(1, 102)])
@@ -170,26 +224,44 @@ def test_the_interval_of_the_median_lead_is_that_of_the_machines_drawn():
     assert "lead_median_hours" not in resampled(judged([], [(1, 102)]), COSTS)
 
 
-def slowly(grid, alerts, failures, start, end, rules):
-    """(failures, caught, true, false, leads), read off the definitions one by one."""
+def slowly(grid, alerts, failures, replacements, start, end, rules):
+    """(failures, caught, true, false, replaced, leads), read off the definitions one by one."""
     horizon, least, landing = rules.horizon_hours, rules.least_lead_hours, rules.landing_hours
+    closings = sorted({*failures, *replacements})
 
     def given_at(h):
         return h if landing == 0 else (h // landing + 1) * landing
 
+    def is_of(m, h, t):
+        """Whether an alert is of the part that fails at t."""
+        return not any(c == m and h <= at < t for c, at in closings)
+
     runs = []
     for m, h in sorted(alerts):
         last = runs[-1][-1] if runs else None
-        same = last and last[0] == m and h - last[1] <= 24 and not any(f == m and last[1] <= t < h for f, t in failures)
+        same = last and last[0] == m and h - last[1] <= 24 and not any(f == m and last[1] <= t < h for f, t in closings)
         runs[-1].append((m, h)) if same else runs.append([(m, h)])
-    true = sum(any(f == m and given_at(h) + least <= t <= h + horizon for m, h in run for f, t in failures) for run in runs)
+    true = replaced = 0
+    for run in runs:
+        if any(f == m and given_at(h) + least <= t <= h + horizon and is_of(m, h, t) for m, h in run for f, t in failures):
+            true += 1
+        else:
+            machine, first = run[0]
+            closed = min((t for m, t in closings if m == machine and t >= first), default=None)
+            replaced += closed is not None and closed <= first + horizon and (machine, closed) not in failures
     due = [(m, t) for m, t in failures if start + horizon <= t < end and m in {m for m, _ in grid}]
     leads = [
         max(leads)
         for m, t in due
-        if (leads := [t - given_at(h) for a, h in alerts if a == m and t - horizon <= h and given_at(h) <= t - least])
+        if (
+            leads := [
+                t - given_at(h)
+                for a, h in alerts
+                if a == m and t - horizon <= h and given_at(h) <= t - least and is_of(m, h, t)
+            ]
+        )
     ]
-    return len(due), len(leads), true, len(runs) - true, sorted(leads)
+    return len(due), len(leads), true, len(runs) - true - replaced, replaced, sorted(leads)
 
 
 HOURS = st.integers(0, 19)
@@ -198,12 +270,15 @@ HOURS = st.integers(0, 19)
 @given(
     alerts=st.sets(st.tuples(st.integers(1, 3), HOURS)),
     failures=st.sets(st.tuples(st.integers(1, 4), st.integers(0, 300))),
+    replacements=st.sets(st.tuples(st.integers(1, 4), st.integers(-50_000, 300) | st.integers(0, 300))),
     landing=st.sampled_from([0, 1, 6, 24]),
     horizon=st.sampled_from([24, 48, 168]),
 )
-def test_the_fast_way_is_the_slow_way(alerts, failures, landing, horizon):
+def test_the_fast_way_is_the_slow_way(alerts, failures, replacements, landing, horizon):
     rules = Rules(horizon_hours=horizon, landing_hours=landing)
     alerts = {(m, 6 + 12 * n) for m, n in alerts}
     grid = [(m, h) for m in (1, 2, 3) for h in range(6, 240, 12)]
-    found = judged(alerts, sorted(failures), machines=(1, 2, 3), rules=rules)
-    assert (*counts(found), sorted(found.lead_hours.tolist())) == slowly(grid, alerts, failures, 0, 240, rules)
+    closings = sorted(failures | replacements)
+    found = judged(alerts, sorted(failures), machines=(1, 2, 3), closings=closings, rules=rules)
+    as_found = (*counts(found), int(found.replaced_episodes.sum()), sorted(found.lead_hours.tolist()))
+    assert as_found == slowly(grid, alerts, failures, replacements, 0, 240, rules)

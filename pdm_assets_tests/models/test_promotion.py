@@ -25,6 +25,7 @@ def judged(failures, caught, false_episodes=()):
         caught=counts(caught),
         true_episodes=counts(caught),
         false_episodes=counts(false_episodes),
+        replaced_episodes=counts(()),
         machine_days=np.full(MACHINES, 30.0),
         lead_hours=np.full(sum(caught), 24.0),
         lead_machine=np.repeat(np.arange(MACHINES), counts(caught)),
@@ -144,7 +145,7 @@ def test_a_first_model_has_no_one_to_beat_but_must_be_of_use(first, rule, agains
 
 
 def test_a_first_model_that_no_observation_tells_anything_of_is_refused():
-    unseen = contender(comp1=Judged(*[np.zeros(0, np.int64)] * 5, np.zeros(0), np.zeros(0), np.zeros(0, np.int64)), load=0.0)
+    unseen = contender(comp1=Judged(*[np.zeros(0, np.int64)] * 6, np.zeros(0), np.zeros(0), np.zeros(0, np.int64)), load=0.0)
     verdict = decide(unseen, None, [unseen], COSTS)
     assert not verdict.is_promoted
     assert "the test window has no observation with a known outcome" in verdict.reason

@@ -72,6 +72,19 @@ def test_two_alerts_of_a_machine_and_day_are_one_machine_to_visit():
     assert realised(its, []).alarmed_machines_per_day == 3 / 30
 
 
+def test_an_alarm_that_the_crew_obeyed_is_held_against_nobody():
+    obeyed = [(machine, day * 24 + 6) for machine in MACHINES for day in (10, 20, 30)]
+    repairs = [(machine, hour + 12) for machine, hour in obeyed]
+    found = realised(given(*obeyed), [], repairs)
+    events = found.events
+    assert (events.true_episodes, events.false_episodes, events.replaced_episodes) == (0, 0, 9)
+    assert (events.alarm_precision, events.cost) == (None, 0.0)
+    assert found.calibration_error == pytest.approx(0.1)  # of those that said 0.1 and did not fail; nobody knows of the 0.9
+    # nor does anybody of what was observed within the horizon before the repair
+    alone = realised(given(*obeyed[:1]), [], repairs[:1])
+    assert alone.brier == pytest.approx(0.01)
+
+
 def test_what_happens_later_is_not_looked_at():
     its = given((1, 37 * 24 + 6), (2, 39 * 24 + 6))
     known = realised(its, [(3, 20 * 24)])

@@ -18,9 +18,10 @@ from pdm_assets_tests.builders import day
 from pdm_assets_tests.models.test_card import CARD
 
 OBSERVED = Moments(np.array([1, 1]), np.array([0, 43_200]))
+BOTH = np.array([True, True])
 OUTCOMES = {
-    "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False]), OBSERVED),
-    "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False]), OBSERVED),
+    "comp1": Outcomes(np.array([0.9, 0.1]), np.array([True, False]), OBSERVED, BOTH),
+    "comp2": Outcomes(np.array([0.2, 0.1]), np.array([False, False]), OBSERVED, BOTH),
 }
 CURVES = {
     "calibration": {"comp1": CostCurve(np.array([0.1, 0.5]), np.array([30.0, 10.0])), "comp2": None},

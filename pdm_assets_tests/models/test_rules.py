@@ -71,7 +71,7 @@ def test_the_age_of_a_component_is_from_its_latest_closing_before():
 
 def judged(machine_days):
     nothing = np.zeros(1, np.int64)
-    return Judged(np.array([1]), nothing, nothing, nothing, nothing, np.array([machine_days]), np.zeros(0), nothing[:0])
+    return Judged(np.array([1]), *[nothing] * 5, np.array([machine_days]), np.zeros(0), nothing[:0])
 
 
 def test_the_calendar_has_the_interval_that_costs_least():

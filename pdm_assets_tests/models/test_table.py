@@ -1,12 +1,15 @@
 import datetime as dt
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
-from pdm_assets.models.table import LABELS, scorable, thin_out, thinning, training_table
+from pdm_assets.models.events import Moments, are_decided
+from pdm_assets.models.table import LABELS, label_of, scorable, thin_out, thinning, training_table, without_undecided
 from pdm_assets.schemas.features import READINGS_COUNT
+from pdm_assets.schemas.raw import COMPONENTS
 from pdm_assets_tests.models.fleet import fleet_columns, labels_of, observations_of
 
 
@@ -88,3 +91,52 @@ def test_thinned_rows_stand_for_all_of_them(spark):
     assert found[0.0]["sum(weight)"] == 9 * found[0.0]["count(1)"]
     assert set(thinned.collect()) == set(thin_out(rows.repartition(3), 9, 1, seed=3).collect())
     assert set(thinned.collect()) != set(thin_out(rows, 9, 1, seed=4).collect())
+
+
+def test_rows_of_a_component_that_seldom_fails_are_all_kept(spark):
+    at = dt.datetime(2015, 1, 1, tzinfo=dt.UTC)
+    rows = spark.createDataFrame([(machine, at) for machine in range(3_000)], ["machine_id", "observed_at"])
+    rows = rows.withColumns({label: F.lit(0.0) for label in LABELS} | {"fails_comp1": F.lit(1.0)})
+    rows = rows.withColumn("fails_comp3", (F.col("machine_id") < 12).cast("double"))
+    kept = thin_out(rows, 1, 9, 3, ["comp3"]).groupBy("fails_comp3").agg(F.count("*"), F.max("weight")).collect()
+    found = {row["fails_comp3"]: tuple(row)[1:] for row in kept}
+    assert found[1.0] == (12, 1.0)
+    # 333 of 3,000 by a fair hash: three standard deviations are 52 rows
+    assert abs(found[0.0][0] - 332) < 52
+    assert found[0.0][1] == 9.0
+
+
+MOMENTS = st.sets(st.tuples(st.integers(1, 2), st.sampled_from(COMPONENTS), st.integers(0, 120)), max_size=12)
+
+
+@settings(max_examples=10)
+@given(failures=MOMENTS, replacements=MOMENTS, horizon=st.sampled_from([24, 48]))
+def test_labels_that_nobody_can_know_are_none(spark, failures, replacements, horizon):
+    """What is learnt from is what is measured by: `events.are_decided`, read by Spark."""
+    start = dt.datetime(2015, 1, 1, tzinfo=dt.UTC)
+    grid = [(machine, hour) for machine in (1, 2, 3) for hour in range(0, 120, 6)]
+
+    def at(hour):
+        return start + dt.timedelta(hours=hour)
+
+    rows = spark.createDataFrame([(m, at(h), *[1.0] * len(LABELS)) for m, h in grid], ["machine_id", "observed_at", *LABELS])
+    failed = spark.createDataFrame(
+        [(m, c, at(h)) for m, c, h in failures], "machine_id long, component string, failed_at timestamp"
+    )
+    replaced = spark.createDataFrame(
+        [(m, c, at(h)) for m, c, h in replacements], "machine_id long, component string, performed_at timestamp"
+    )
+    found = {
+        (row["machine_id"], row["observed_at"]): row for row in without_undecided(rows, failed, replaced, horizon).collect()
+    }
+    assert len(found) == len(grid)
+
+    def moments(pairs):
+        return Moments(np.array([m for m, _ in pairs], np.int64), np.array([h * 3_600 for _, h in pairs], np.int64))
+
+    for component in COMPONENTS:
+        its = [(m, h) for m, c, h in failures if c == component]
+        closings = its + [(m, h) for m, c, h in replacements if c == component]
+        decided = are_decided(moments(grid), moments(its), moments(closings), horizon)
+        label = label_of(component)
+        assert [found[m, at(h).replace(tzinfo=None)][label] == 1.0 for m, h in grid] == decided.tolist()

@@ -43,20 +43,20 @@ def failures_of(spark, failures):
     return spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in failures], FAILURES.struct)
 
 
-def trained(observations, labels, model_type="decision_tree", settings=SETTINGS, failures=()):
+def trained(observations, labels, model_type="decision_tree", settings=SETTINGS, failures=(), replacements=(), parameters=None):
     spark = observations.sparkSession
     return train(
         observations,
         labels,
         failures_of(spark, failures),
-        spark.createDataFrame([], MAINTENANCE.struct),
+        spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in replacements], MAINTENANCE.struct),
         cutoff=CUTOFF,
         settings=settings,
         model_type=model_type,
         data_versions={"features/observations": 3, "labels/component_failures": 5},
         code_version="0.1.0",
         version=f"test-{model_type}",
-        parameters=FEW[model_type],
+        parameters=FEW[model_type] | (parameters or {}),
     )
 
 
@@ -161,6 +161,33 @@ def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not
     assert found.never_cost == 2 * SETTINGS.cost_missed_failure
     later = [(3, "2015-02-14 00:00", "comp1"), (4, "2015-02-20 06:00", "comp1")]
     assert_same(trained(observations, labels, failures=known + later), model)
+
+
+def test_a_crew_that_does_as_it_is_told_does_not_teach_the_next_model_to_keep_quiet(observations, labels):
+    # On half of the machines comp1 is replaced two hours after each warning, so it never fails there.
+    warned = [
+        (machine, str(at + dt.timedelta(hours=2))[:16], "comp1")
+        for machine, at, count in zip(COLUMNS["machine_id"], COLUMNS["observed_at"], COLUMNS["error1_count_24h"], strict=True)
+        if count and machine % 2
+    ]
+    is_prevented = (F.col("machine_id") % 2 == 1) & (F.col("component") == "comp1")
+    prevented = labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & ~is_prevented)
+
+    def taught(labels, replacements=()):
+        """Trained so, and what it says on average of observations with the tell-tale error."""
+        few = {"minInstancesPerNode": 5}  # of those whose outcome is known
+        model = trained(observations, labels, replacements=replacements, parameters=few)
+        return model, model.outcomes["test"]["comp1"].probability[model.bench.signs["error1_count_24h"] > 0].mean()
+
+    _, undisturbed = taught(labels)
+    obeyed, said = taught(prevented, warned)
+    assert said == pytest.approx(undisturbed, abs=0.1)
+    _, said = taught(prevented)  # what it would be taught if nobody told it of the replacements
+    assert said < 0.7
+    # what nobody knows is not measured by either
+    counted, all_rows = obeyed.card.metrics["test"]["comp1"].rows, obeyed.card.windows["test"].rows
+    assert counted == obeyed.outcomes["test"]["comp1"].is_decided.sum() < all_rows
+    assert obeyed.card.metrics["test"]["comp2"].rows == all_rows
 
 
 @pytest.fixture(scope="module")
