@@ -157,7 +157,7 @@ def backup(target: Path, wait: float) -> None:
 
     of = settings()
     with _said_plainly():
-        archive, entries = back_up(of.data, target, wait)
+        archive, entries = back_up(of.data, _store().lake, target, wait)
     size = sum(entry.size for entry in entries)
     click.echo(f"{archive}: {len(entries)} files, {size:,} bytes, packed {archive.stat().st_size:,}")
     click.echo(f"left out, for they are made anew: {', '.join(MADE_ANEW)}")

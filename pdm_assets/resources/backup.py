@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO
 
 from pdm_assets.resources.engine import EngineError, the_only_writer
+from pdm_assets.resources.hold import BACKUP, LakeHeld
+from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.staging import locked
 
 MANIFEST = "MANIFEST.json"
@@ -44,7 +46,7 @@ class Entry:
     sha256: str
 
 
-def back_up(data: Path, target: Path, wait: float) -> tuple[Path, list[Entry]]:
+def back_up(data: Path, lake: Lake, target: Path, wait: float) -> tuple[Path, list[Entry]]:
     """Put the data root into an archive: `target`, or a new file named by the time if it is a folder.
 
     Raises:
@@ -62,7 +64,7 @@ def back_up(data: Path, target: Path, wait: float) -> tuple[Path, list[Entry]]:
     partial = target.with_name(f".{target.name}.part")
     try:
         with (
-            _nobody_writes(data, wait),
+            _nobody_writes(data, lake, wait),
             open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out,
             tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=1) as archive,
         ):
@@ -78,29 +80,41 @@ def back_up(data: Path, target: Path, wait: float) -> tuple[Path, list[Entry]]:
 
 
 @contextlib.contextmanager
-def _nobody_writes(data: Path, wait: float) -> Iterator[None]:
-    """Keep runs from the engine, sessions from the lake and `land` from the landing zone; what comes meanwhile waits."""
+def _nobody_writes(data: Path, lake: Lake, wait: float) -> Iterator[None]:
+    """Keep runs from the lake and the engine, sessions from the lake, `land` from the landing zone: what comes meanwhile waits.
+
+    All of it at once or nothing: who has the one may be waiting for the other.
+    """
     deadline = time.monotonic() + wait
-    folder = data / "engine"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        lease = held.enter_context((folder / "lease.lock").open("a"))
-        while True:
+    (data / "engine").mkdir(mode=0o700, exist_ok=True)
+    while True:
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Held by an engine that nobody uses, the lake is safe: nobody gets the engine before us.
-                if not _idle_engine_holds(folder):
-                    held.enter_context(the_only_writer(folder, "a backup"))
-                break
-            except (BlockingIOError, EngineError) as error:
-                fcntl.flock(lease, fcntl.LOCK_UN)
+                _take_all(held, data, lake)
+            except (LakeHeld, EngineError, BackupError) as error:
                 if time.monotonic() >= deadline:
-                    who = str(error) if isinstance(error, EngineError) else "a run uses the Spark engine"
-                    raise BackupError(f"{who}: try again once it is over, or give it time with --wait SECONDS") from error
-            time.sleep(0.5)
-        if (landing := data / "landing").is_dir():
-            held.enter_context(locked(landing))
-        yield
+                    raise BackupError(f"{error}: try again once it is over, or give it time with --wait SECONDS") from error
+            else:
+                yield
+                return
+        time.sleep(0.5)
+
+
+def _take_all(held: contextlib.ExitStack, data: Path, lake: Lake) -> None:
+    held.enter_context(lake.held_by(f"{BACKUP} (pid {os.getpid()})"))
+    lease = held.enter_context((data / "engine" / "lease.lock").open("a"))
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BackupError("a run uses the Spark engine") from error
+    # Held by an engine that nobody uses, the lake is safe: nobody gets the engine before us.
+    if not _idle_engine_holds(data / "engine"):
+        held.enter_context(the_only_writer(data / "engine", "a backup"))
+    if (landing := data / "landing").is_dir():
+        try:
+            held.enter_context(locked(landing, wait=False))
+        except BlockingIOError as error:
+            raise BackupError("files are being landed") from error
 
 
 def _idle_engine_holds(folder: Path) -> bool:

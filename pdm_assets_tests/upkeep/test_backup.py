@@ -1,10 +1,13 @@
 """A data root goes into an archive while nothing writes, and comes back whole or not at all."""
 
+import contextlib
 import fcntl
 import hashlib
 import shutil
 import sqlite3
 import tarfile
+import time
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,8 @@ from click.testing import CliRunner
 from pdm_assets import cli
 from pdm_assets.resources.backup import MANIFEST
 from pdm_assets.resources.engine import the_only_writer
+from pdm_assets.resources.hold import held
+from pdm_assets.resources.staging import locked
 
 
 @pytest.fixture
@@ -37,8 +42,9 @@ def runs(root):
     connection.close()
 
 
-def pdm(root, *arguments):
-    result = CliRunner(env={"PDM_DATA": str(root), "PDM_FIRST_DAY": "2015-01-01"}).invoke(cli.main, list(map(str, arguments)))
+def pdm(root, *arguments, **environ):
+    environ = {"PDM_DATA": str(root), "PDM_FIRST_DAY": "2015-01-01", **environ}
+    result = CliRunner(env=environ).invoke(cli.main, list(map(str, arguments)))
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -89,12 +95,42 @@ def test_no_backup_is_taken_while_a_run_uses_the_engine_or_a_session_the_lake(ro
         assert pdm(root, "backup", archive).exit_code == 0
 
 
+@pytest.mark.parametrize("where", [{}, {"PDM_LAKE": "s3a://a-bucket/lake"}])
+def test_no_backup_is_taken_while_a_run_holds_the_lake_wherever_its_spark_is(root, tmp_path, where, monkeypatch):
+    """As in mode `remote`, whose runs use no engine of the data root."""
+    monkeypatch.setattr("pdm_assets.resources.hold.PATIENCE_S", 0.2)
+    with held(root / ".lake.held.lock", "the Dagster instance 7", "(elsewhere)"):
+        refused = pdm(root, "backup", tmp_path / "backup.tar.gz", **where)
+    assert refused.exit_code == 1
+    assert "the lake is being written by the Dagster instance 7 (elsewhere), and not by pdm-assets backup" in refused.output
+    assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_backup_that_waits_for_what_lands_keeps_no_run_from_the_engine(root, tmp_path, monkeypatch):
+    """`quarantine release` holds the landing zone and then needs the engine: each would wait for the other."""
+    from pdm_assets.resources import backup
+
+    def look(_seconds):
+        with (root / "engine" / "lease.lock").open() as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with held(root / ".lake.held.lock", "a run"):
+            landing.close()
+
+    monkeypatch.setattr(backup, "time", SimpleNamespace(monotonic=time.monotonic, time_ns=time.time_ns, sleep=look))
+    with contextlib.ExitStack() as landing:
+        landing.enter_context(locked(root / "landing"))
+        assert "files are being landed: try again" in pdm(root, "backup", tmp_path / "backup.tar.gz").output
+        assert pdm(root, "backup", tmp_path / "backup.tar.gz", "--wait", "60").exit_code == 0
+
+
 def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch):
     from pdm_assets.resources import backup
 
     seen = []
 
     def look(data):
+        with (data / ".lake.held.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with (data / "engine" / "lease.lock").open() as lease, pytest.raises(BlockingIOError):
             fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with (
