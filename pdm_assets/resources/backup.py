@@ -141,7 +141,7 @@ def _files(data: Path) -> Iterator[Path]:
 
 def _add(archive: tarfile.TarFile, data: Path, path: Path) -> Entry:
     name = path.relative_to(data).as_posix()
-    with _stable(path) as file:
+    with _stable(path, is_database=name.startswith("dagster/")) as file:
         stat = os.fstat(file.fileno())
         # The time of the file itself: a database's copy has another.
         member = _member(name, stat.st_size, path.stat().st_mtime_ns)
@@ -158,19 +158,25 @@ def _member(name: str, size: int, mtime_ns: int) -> tarfile.TarInfo:
 
 
 @contextlib.contextmanager
-def _stable(path: Path) -> Iterator[IO[bytes]]:
+def _stable(path: Path, *, is_database: bool) -> Iterator[IO[bytes]]:
     """A file to read; of an SQLite database, which Dagster may be writing, a copy as of one moment."""
     with path.open("rb") as file:
-        if file.read(16) != b"SQLite format 3\0":
+        if not is_database or file.read(16) != b"SQLite format 3\0":
             file.seek(0)
             yield file
             return
     with tempfile.NamedTemporaryFile() as copy:
-        with (
-            contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60)) as source,
-            contextlib.closing(sqlite3.connect(copy.name)) as target,
-        ):
-            source.backup(target)
+        try:
+            with (
+                contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60)) as source,
+                contextlib.closing(sqlite3.connect(copy.name)) as target,
+            ):
+                source.backup(target)
+        except sqlite3.Error as error:
+            raise BackupError(
+                f"{path} is a database that can't be copied: {error}. If it is damaged, put it back from an earlier backup, or move "
+                "it away with Dagster stopped, which then begins a new one"
+            ) from error
         with open(copy.name, "rb") as file:
             yield file
 

@@ -146,6 +146,24 @@ def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch)
     assert seen
 
 
+NO_DATABASE = b"SQLite format 3\0" + b"of a plant's gateway, by chance" * 200
+
+
+def test_a_landed_file_that_begins_as_a_database_is_a_file_and_a_damaged_database_is_named(root, tmp_path):
+    (root / "landing" / "telemetry" / "odd.csv").write_bytes(NO_DATABASE)
+    before = content(root)
+    assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
+    assert pdm(tmp_path / "new", "restore-backup", tmp_path / "backup.tar.gz").exit_code == 0
+    assert content(tmp_path / "new") == before
+
+    (root / "dagster" / "history" / "runs.db").write_bytes(NO_DATABASE)
+    refused = pdm(root, "backup", tmp_path / "another.tar.gz")
+    assert refused.exit_code == 1
+    assert f"{root}/dagster/history/runs.db is a database that can't be copied: " in refused.output
+    assert "If it is damaged, put it back from an earlier backup" in refused.output
+    assert not list(tmp_path.glob("*another*"))
+
+
 def test_a_backup_is_not_written_over_another_nor_into_what_it_saves(root, tmp_path):
     (tmp_path / "there.tar.gz").write_text("mine")
     assert "exists already" in pdm(root, "backup", tmp_path / "there.tar.gz").output
