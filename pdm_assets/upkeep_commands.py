@@ -177,6 +177,7 @@ def restore_backup(archive: Path) -> None:
     with _said_plainly():
         entries = put_back(archive, data)
     click.echo(f"{data}: {len(entries)} files are back. `pdm-assets lake verify` looks at the tables and models")
+    click.echo("its folders have their modes; who owned them is not kept: set owners and groups again, if you had set any")
 
 
 @click.command()

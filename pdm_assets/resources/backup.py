@@ -1,7 +1,8 @@
 """A data root as one archive, taken while nothing writes, and put back whole or not at all.
 
-The archive is a tar file with the manifest as its last member: size, time and checksum of every file. Times are kept to the
-nanosecond: the landing zone knows a file by its time, and Delta takes a version's age from that of its log file.
+The archive is a tar file with the manifest as its last member: size, time and checksum of every file, and the mode of every
+folder, for those who land may have folders of their own. Times are kept to the nanosecond: the landing zone knows a file by its
+time, and Delta takes a version's age from that of its log file.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import tarfile
 import tempfile
 import time
@@ -69,8 +71,15 @@ def back_up(data: Path, lake: Lake, target: Path, wait: float) -> tuple[Path, li
             tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=1) as archive,
         ):
             entries = [_add(archive, data, path) for path in _files(data)]
-            manifest = json.dumps({"release": version("pdm-assets"), "files": [asdict(entry) for entry in entries]}).encode()
-            archive.addfile(_member(MANIFEST, len(manifest), time.time_ns()), BytesIO(manifest))
+            manifest = {
+                "release": version("pdm-assets"),
+                "files": [asdict(entry) for entry in entries],
+                "folders": {
+                    folder.relative_to(data).as_posix(): f"{stat.S_IMODE(folder.stat().st_mode):o}" for folder, _ in _kept(data)
+                },
+            }
+            content = json.dumps(manifest).encode()
+            archive.addfile(_member(MANIFEST, len(content), time.time_ns()), BytesIO(content))
         partial.replace(target)
     except OSError as error:
         raise BackupError(f"the backup was not made: {error}") from error
@@ -126,25 +135,28 @@ def _idle_engine_holds(folder: Path) -> bool:
     return False
 
 
+def _kept(data: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folders to keep, in order and the root first, each with the names of what in it is no folder."""
+    tops = [top for top in sorted(data.iterdir()) if top.name not in MADE_ANEW]
+    yield data, [top.name for top in tops if not top.is_dir()]
+    for top in tops:
+        for folder, below, names in os.walk(top):
+            below[:] = sorted(name for name in below if not (name.startswith(".") and name.endswith(".part")))
+            yield Path(folder), sorted(names)
+
+
 def _files(data: Path) -> Iterator[Path]:
     """The files to keep, in order. Links inside are left out: nothing of the platform makes or reads any."""
-    for top in sorted(data.iterdir()):
-        if top.name in MADE_ANEW:
-            continue
-        for folder, below, names in os.walk(top) if top.is_dir() else [(str(data), [], [top.name])]:
-            below[:] = sorted(name for name in below if not (name.startswith(".") and name.endswith(".part")))
-            for name in sorted(names):
-                path = Path(folder) / name
-                if path.is_file() and not path.is_symlink() and not name.endswith(NOT_KEPT):
-                    yield path
+    for path in (folder / name for folder, names in _kept(data) for name in names if not name.endswith(NOT_KEPT)):
+        if path.is_file() and not path.is_symlink():
+            yield path
 
 
 def _add(archive: tarfile.TarFile, data: Path, path: Path) -> Entry:
     name = path.relative_to(data).as_posix()
     with _stable(path, is_database=name.startswith("dagster/")) as file:
-        stat = os.fstat(file.fileno())
         # The time of the file itself: a database's copy has another.
-        member = _member(name, stat.st_size, path.stat().st_mtime_ns)
+        member = _member(name, os.fstat(file.fileno()).st_size, path.stat().st_mtime_ns)
         reading = _Digesting(file)
         archive.addfile(member, reading)
     return Entry(name, member.size, int(member.pax_headers["pdm.mtime_ns"]), reading.digest.hexdigest())
@@ -174,8 +186,8 @@ def _stable(path: Path, *, is_database: bool) -> Iterator[IO[bytes]]:
                 source.backup(target)
         except sqlite3.Error as error:
             raise BackupError(
-                f"{path} is a database that can't be copied: {error}. If it is damaged, put it back from an earlier backup, or move "
-                "it away with Dagster stopped, which then begins a new one"
+                f"{path} is a database that can't be copied: {error}. If it is damaged, stop Dagster and put it back from an "
+                "earlier backup, or move it away"
             ) from error
         with open(copy.name, "rb") as file:
             yield file
@@ -205,10 +217,12 @@ def put_back(archive: Path, data: Path) -> list[Entry]:
     data.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{data.name}-", suffix=".part", dir=data.parent))
     try:
-        entries = _unpack(archive, partial)
+        root = partial / data.name  # a folder as any other, below one that is its owner's alone
+        root.mkdir()
+        entries = _unpack(archive, root)
         if data.exists():
             data.rmdir()
-        partial.replace(data)
+        root.replace(data)
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
         raise BackupError(f"{archive} can't be put back: {error}") from error
     finally:
@@ -222,7 +236,7 @@ def _unpack(archive: Path, folder: Path) -> list[Entry]:
     with tarfile.open(archive) as packed:
         for member in packed:
             content = packed.extractfile(member)
-            if content is None or member.name.startswith("/") or ".." in Path(member.name).parts:
+            if content is None or not _is_inside(member.name):
                 raise BackupError(f"{archive} is no backup: it holds {member.name!r}, which is no file of a data root")
             if member.name == MANIFEST:
                 manifest = content.read()
@@ -236,8 +250,20 @@ def _unpack(archive: Path, folder: Path) -> list[Entry]:
             found[member.name] = Entry(member.name, path.stat().st_size, mtime_ns, reading.digest.hexdigest())
     if manifest is None:
         raise BackupError(f"{archive} ends before its manifest: it is not whole")
-    entries = [Entry(**entry) for entry in json.loads(manifest)["files"]]
+    told = json.loads(manifest)
+    entries = [Entry(**entry) for entry in told["files"]]
     wrong = [entry.path for entry in entries if found.pop(entry.path, None) != entry] + list(found)
     if wrong:
         raise BackupError(f"{archive} is damaged: {len(wrong)} files are not as the manifest says, such as {wrong[0]}")
+    # Not told by archives of earlier releases. The deepest first: one that may not be written comes after what is in it.
+    for name, mode in sorted(told.get("folders", {}).items(), reverse=True):
+        if not _is_inside(name):
+            raise BackupError(f"{archive} is no backup: it holds {name!r}, which is no folder of a data root")
+        path = folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(int(mode, 8))
     return entries
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and ".." not in Path(name).parts

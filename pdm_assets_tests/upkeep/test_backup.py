@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import shutil
 import sqlite3
+import stat
 import tarfile
 import time
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from pdm_assets import cli
-from pdm_assets.resources.backup import MANIFEST
+from pdm_assets.resources.backup import MADE_ANEW, MANIFEST
 from pdm_assets.resources.engine import the_only_writer
 from pdm_assets.resources.hold import held
 from pdm_assets.resources.staging import locked
@@ -146,6 +148,33 @@ def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch)
     assert seen
 
 
+def modes(root):
+    folders = (root, *(path for path in root.rglob("*") if path.is_dir()))
+    return {folder.relative_to(root).as_posix(): stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+
+
+def test_folders_have_their_modes_again_also_empty_ones(root, tmp_path):
+    for name, mode in ((".", 0o750), ("landing", 0o2755), ("landing/telemetry", 0o2770), ("landing/late", 0o1777)):
+        (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(mode)
+    before = modes(root)
+    assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
+    said = pdm(tmp_path / "new", "restore-backup", tmp_path / "backup.tar.gz")
+    assert "set owners and groups again" in said.output
+    after = modes(tmp_path / "new")
+    assert after == {name: mode for name, mode in before.items() if name.split("/")[0] not in MADE_ANEW and ".abc" not in name}
+    assert (after["."], after["landing/telemetry"], after["landing/late"]) == (0o750, 0o2770, 0o1777)
+
+
+def test_an_archive_that_tells_of_no_folders_gives_a_root_as_any_new_folder(root, tmp_path):
+    assert pdm(root, "backup", tmp_path / "new.tar.gz").exit_code == 0
+    repack(tmp_path / "new.tar.gz", tmp_path / "old.tar.gz", in_the_manifest(lambda manifest: manifest.pop("folders")))
+    assert pdm(tmp_path / "restored", "restore-backup", tmp_path / "old.tar.gz").exit_code == 0
+    (tmp_path / "any").mkdir()
+    assert (tmp_path / "restored").stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert content(tmp_path / "restored") == content(root)
+
+
 NO_DATABASE = b"SQLite format 3\0" + b"of a plant's gateway, by chance" * 200
 
 
@@ -160,7 +189,7 @@ def test_a_landed_file_that_begins_as_a_database_is_a_file_and_a_damaged_databas
     refused = pdm(root, "backup", tmp_path / "another.tar.gz")
     assert refused.exit_code == 1
     assert f"{root}/dagster/history/runs.db is a database that can't be copied: " in refused.output
-    assert "If it is damaged, put it back from an earlier backup" in refused.output
+    assert "stop Dagster and put it back from an earlier backup, or move it away" in refused.output
     assert not list(tmp_path.glob("*another*"))
 
 
@@ -182,6 +211,19 @@ def repack(archive, out, change):
             if changed is not None:
                 changed[0].size = len(changed[1])
                 new.addfile(changed[0], BytesIO(changed[1]))
+
+
+def in_the_manifest(edit):
+    """A change of the manifest alone."""
+
+    def change(member, content):
+        if member.name == MANIFEST:
+            manifest = json.loads(content)
+            edit(manifest)
+            content = json.dumps(manifest).encode()
+        return member, content
+
+    return change
 
 
 def rot(member, content):
@@ -209,6 +251,10 @@ def escape(member, content):
         (lose, "1 files are not as the manifest says, such as landing/failures/failures.csv"),
         (lose_the_manifest, "ends before its manifest"),
         (escape, "'../outside.csv', which is no file of a data root"),
+        (
+            in_the_manifest(lambda manifest: manifest["folders"].update({"../outside.csv": "777"})),
+            "which is no folder of a data",
+        ),
         (None, "can't be put back"),
     ],
 )
