@@ -7,6 +7,7 @@ time, and Delta takes a version's age from that of its log file.
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import hashlib
 import json
@@ -209,24 +210,32 @@ def put_back(archive: Path, data: Path) -> list[Entry]:
     """Unpack an archive beside the data root, compare every file with the manifest, then give it its name.
 
     Raises:
-        BackupError: if the data root holds anything, or the archive is damaged: then nothing is left of it.
+        BackupError: if the data root holds anything, is a mount point or can't be made, or the archive is damaged: then nothing
+        is left of it.
     """
     data = data.absolute()
-    if data.exists() and (not data.is_dir() or any(data.iterdir())):
-        raise BackupError(f"{data} is not empty: name another PDM_DATA, or move it away first")
-    data.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{data.name}-", suffix=".part", dir=data.parent))
     try:
-        root = partial / data.name  # a folder as any other, below one that is its owner's alone
-        root.mkdir()
-        entries = _unpack(archive, root)
-        if data.exists():
-            data.rmdir()
-        root.replace(data)
+        if data.is_mount():
+            raise OSError(errno.EBUSY, "is a mount point")
+        if data.exists() and (not data.is_dir() or any(data.iterdir())):
+            raise BackupError(f"{data} is not empty: name another PDM_DATA, or move it away first")
+        data.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{data.name}-", suffix=".part", dir=data.parent, ignore_cleanup_errors=True
+        ) as partial:
+            root = Path(partial) / data.name  # a folder as any other, below one that is its owner's alone
+            root.mkdir()
+            entries = _unpack(archive, root)
+            if data.exists():
+                data.rmdir()
+            root.replace(data)
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:
+            raise BackupError(
+                f"{data} is a mount point, and what is put back takes the place of a folder: "
+                f"set PDM_DATA to one below it, such as {data / 'data'}"
+            ) from error
         raise BackupError(f"{archive} can't be put back: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return entries
 
 

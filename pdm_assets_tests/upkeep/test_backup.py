@@ -1,6 +1,7 @@
 """A data root goes into an archive while nothing writes, and comes back whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,6 +10,7 @@ import sqlite3
 import stat
 import tarfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -278,3 +280,33 @@ def test_nothing_is_put_back_over_a_root_that_holds_something(root, tmp_path):
     before = content(root)
     assert "is not empty" in pdm(root, "restore-backup", archive).output
     assert content(root) == before
+
+
+@pytest.mark.parametrize("is_seen", [True, False])  # a bind mount of a folder of the same disk is not, but can't be removed
+def test_a_data_root_that_is_a_mount_point_is_told_to_be_a_folder_below(root, tmp_path, monkeypatch, is_seen):
+    def busy(path):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    archive, mount = tmp_path / "backup.tar.gz", tmp_path / "mount"
+    assert pdm(root, "backup", archive).exit_code == 0
+    mount.mkdir()
+    if is_seen:
+        (mount / "lost+found").mkdir()
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == mount)
+    else:
+        monkeypatch.setattr(Path, "rmdir", busy)
+    refused = pdm(mount, "restore-backup", archive)
+    assert refused.exit_code == 1
+    assert f"{mount} is a mount point, " in refused.output
+    assert f"set PDM_DATA to one below it, such as {mount}/data" in refused.output
+    assert not list(tmp_path.glob(".mount*"))
+
+
+def test_a_data_root_that_can_not_be_made_is_said(root, tmp_path):
+    archive = tmp_path / "backup.tar.gz"
+    assert pdm(root, "backup", archive).exit_code == 0
+    refused = pdm("/proc/1/nodata", "restore-backup", archive)
+    assert (refused.exit_code, f"{archive} can't be put back: " in refused.output) == (1, True)
+    (tmp_path / "file").write_text("")
+    refused = pdm(tmp_path / "file" / "root", "restore-backup", archive)
+    assert (refused.exit_code, f"{archive} can't be put back: " in refused.output) == (1, True)
