@@ -101,10 +101,16 @@ def land(folder: Path) -> None:
     from pdm_assets.resources.landing import LandingError
     from pdm_assets.resources.landing import land as land_files
 
+    root = _settings().landing_root
     try:
-        landed = land_files(folder, _settings().landing_root)
+        landed = land_files(folder, root)
     except LandingError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"could not land below {root}: {error}. See to it, or to PDM_DATA, and run it again: what has landed is left "
+            "as it is"
+        ) from error
     for path in landed:
         click.echo(f"landed {path}")
     if not landed:
@@ -207,12 +213,15 @@ def _today() -> dt.date:
 @contextmanager
 def _said_plainly() -> Iterator[None]:
     from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.hold import LakeHeld
+    from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.model_folder import ModelFolderError
     from pdm_assets.resources.model_store import NoSuchModel
+    from pdm_assets.resources.object_store import StoreError
 
     try:
         yield
-    except (NoSuchModel, ModelFolderError, EngineError) as error:
+    except (NoSuchModel, ModelFolderError, EngineError, LakeError, LakeHeld, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -276,10 +285,10 @@ def rollback(first: dt.date | None, reason: str) -> None:
     """Return to the model that was in force before the present one; scores that are there stay as they are."""
     store = _store()
     day = first or _today() + dt.timedelta(days=1)
-    before = store.predecessor(day, store.registered(), store.decisions())
-    if before is None:
-        raise click.ClickException(f"no other model was in force before that of {day}: `pdm-assets models list` names all")
     with _said_plainly():
+        before = store.predecessor(day, store.registered(), store.decisions())
+        if before is None:
+            raise click.ClickException(f"no other model was in force before that of {day}: `pdm-assets models list` names all")
         _put_in_force(store, store.card(before.version), day, reason)
 
 
