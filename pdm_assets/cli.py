@@ -97,12 +97,20 @@ def simulate(
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def land(folder: Path) -> None:
-    """Put the five files of FOLDER into the landing zone, under any of their usual names."""
+    """Put the five files of FOLDER into the landing zone, under any of their usual names.
+
+    These are telemetry.csv, errors.csv, maint.csv, failures.csv and machines.csv, also with PdM_ in front, with a date behind,
+    and as .csv.gz or .parquet.
+    """
+    from pdm_assets.resources.landed_columns import format_of, shown, table_of
     from pdm_assets.resources.landing import LandingError
     from pdm_assets.resources.landing import land as land_files
 
     root = _settings().landing_root
     try:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if format_of(path.name) and not path.name.startswith((".", "_")) and not table_of(path.name):
+                click.echo(f"not taken, its name is none of the usual: {shown(path)}")
         landed = land_files(folder, root)
     except LandingError as error:
         raise click.ClickException(str(error)) from error
