@@ -486,22 +486,16 @@ def demo(machines: int, port: int) -> None:
 @main.command()
 @click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
 def dev(port: int) -> None:
-    """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
+    """Dagster's web server and daemon on the data root, whose folder dagster/ keeps their runs and events."""
     from pdm_assets.demo import serve
 
-    home = _home()
-    sys.exit(serve(Path(os.environ.get("DAGSTER_HOME") or home), port))
+    sys.exit(serve(_home(), port))
 
 
 @main.command()
 def home() -> None:
     """Write the DAGSTER_HOME of the data root, for Dagster's processes as services (docs/deploy.md), and say where it is."""
-    where = _home()
-    if (asked := os.environ.get("DAGSTER_HOME")) and Path(asked).resolve() != where.resolve():
-        raise click.ClickException(
-            f"DAGSTER_HOME is {asked}, that of this PDM_DATA is {where}: Dagster would run on its defaults"
-        )
-    click.echo(where)
+    click.echo(_home())
 
 
 def _home() -> Path:
@@ -510,4 +504,10 @@ def _home() -> Path:
     settings = _settings()
     data = settings.data.absolute()
     os.environ["PDM_DATA"] = str(data)
-    return make_home(data, in_postgres=settings.dagster_db is not None)
+    where = make_home(data, in_postgres=settings.dagster_db is not None)
+    if (asked := os.environ.get("DAGSTER_HOME")) and Path(asked).resolve() != where.resolve():
+        raise click.ClickException(
+            f"DAGSTER_HOME is {asked}, that of this PDM_DATA is {where}: Dagster would run on its defaults. "
+            "Unset it, or set it to that"
+        )
+    return where
