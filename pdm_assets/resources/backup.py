@@ -215,7 +215,7 @@ def put_back(archive: Path, data: Path) -> list[Entry]:
     """
     data = data.absolute()
     try:
-        if data.is_mount():
+        if os.path.ismount(data):
             raise OSError(errno.EBUSY, "is a mount point")
         if data.exists() and (not data.is_dir() or any(data.iterdir())):
             raise BackupError(f"{data} is not empty: name another PDM_DATA, or move it away first")

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -292,7 +293,7 @@ def test_a_data_root_that_is_a_mount_point_is_told_to_be_a_folder_below(root, tm
     mount.mkdir()
     if is_seen:
         (mount / "lost+found").mkdir()
-        monkeypatch.setattr(Path, "is_mount", lambda path: path == mount)
+        monkeypatch.setattr(os.path, "ismount", lambda path: path == mount)
     else:
         monkeypatch.setattr(Path, "rmdir", busy)
     refused = pdm(mount, "restore-backup", archive)
