@@ -97,14 +97,28 @@ def simulate(
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def land(folder: Path) -> None:
-    """Put the five files of FOLDER into the landing zone, under any of their usual names."""
+    """Put the five files of FOLDER into the landing zone, under any of their usual names.
+
+    These are telemetry.csv, errors.csv, maint.csv, failures.csv and machines.csv, also with PdM_ in front, with a date behind,
+    and as .csv.gz or .parquet.
+    """
+    from pdm_assets.resources.landed_columns import format_of, shown, table_of
     from pdm_assets.resources.landing import LandingError
     from pdm_assets.resources.landing import land as land_files
 
+    root = _settings().landing_root
     try:
-        landed = land_files(folder, _settings().landing_root)
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if format_of(path.name) and not path.name.startswith((".", "_")) and not table_of(path.name):
+                click.echo(f"not taken, its name is none of the usual: {shown(path)}")
+        landed = land_files(folder, root)
     except LandingError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"could not land below {root}: {error}. See to it, or to PDM_DATA, and run it again: what has landed is left "
+            "as it is"
+        ) from error
     for path in landed:
         click.echo(f"landed {path}")
     if not landed:
@@ -207,12 +221,15 @@ def _today() -> dt.date:
 @contextmanager
 def _said_plainly() -> Iterator[None]:
     from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.hold import LakeHeld
+    from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.model_folder import ModelFolderError
     from pdm_assets.resources.model_store import NoSuchModel
+    from pdm_assets.resources.object_store import StoreError
 
     try:
         yield
-    except (NoSuchModel, ModelFolderError, EngineError) as error:
+    except (NoSuchModel, ModelFolderError, EngineError, LakeError, LakeHeld, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -276,10 +293,10 @@ def rollback(first: dt.date | None, reason: str) -> None:
     """Return to the model that was in force before the present one; scores that are there stay as they are."""
     store = _store()
     day = first or _today() + dt.timedelta(days=1)
-    before = store.predecessor(day, store.registered(), store.decisions())
-    if before is None:
-        raise click.ClickException(f"no other model was in force before that of {day}: `pdm-assets models list` names all")
     with _said_plainly():
+        before = store.predecessor(day, store.registered(), store.decisions())
+        if before is None:
+            raise click.ClickException(f"no other model was in force before that of {day}: `pdm-assets models list` names all")
         _put_in_force(store, store.card(before.version), day, reason)
 
 
@@ -469,22 +486,16 @@ def demo(machines: int, port: int) -> None:
 @main.command()
 @click.option("--port", default=3000, show_default=True, help="of the web server, on 127.0.0.1")
 def dev(port: int) -> None:
-    """Dagster's web server and daemon on the data root, which keeps their runs and events; DAGSTER_HOME overrides where."""
+    """Dagster's web server and daemon on the data root, whose folder dagster/ keeps their runs and events."""
     from pdm_assets.demo import serve
 
-    home = _home()
-    sys.exit(serve(Path(os.environ.get("DAGSTER_HOME") or home), port))
+    sys.exit(serve(_home(), port))
 
 
 @main.command()
 def home() -> None:
     """Write the DAGSTER_HOME of the data root, for Dagster's processes as services (docs/deploy.md), and say where it is."""
-    where = _home()
-    if (asked := os.environ.get("DAGSTER_HOME")) and Path(asked).resolve() != where.resolve():
-        raise click.ClickException(
-            f"DAGSTER_HOME is {asked}, that of this PDM_DATA is {where}: Dagster would run on its defaults"
-        )
-    click.echo(where)
+    click.echo(_home())
 
 
 def _home() -> Path:
@@ -493,4 +504,10 @@ def _home() -> Path:
     settings = _settings()
     data = settings.data.absolute()
     os.environ["PDM_DATA"] = str(data)
-    return make_home(data, in_postgres=settings.dagster_db is not None)
+    where = make_home(data, in_postgres=settings.dagster_db is not None)
+    if (asked := os.environ.get("DAGSTER_HOME")) and Path(asked).resolve() != where.resolve():
+        raise click.ClickException(
+            f"DAGSTER_HOME is {asked}, that of this PDM_DATA is {where}: Dagster would run on its defaults. "
+            "Unset it, or set it to that"
+        )
+    return where

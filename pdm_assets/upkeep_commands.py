@@ -157,7 +157,7 @@ def backup(target: Path, wait: float) -> None:
 
     of = settings()
     with _said_plainly():
-        archive, entries = back_up(of.data, target, wait)
+        archive, entries = back_up(of.data, _store().lake, target, wait)
     size = sum(entry.size for entry in entries)
     click.echo(f"{archive}: {len(entries)} files, {size:,} bytes, packed {archive.stat().st_size:,}")
     click.echo(f"left out, for they are made anew: {', '.join(MADE_ANEW)}")
@@ -177,6 +177,7 @@ def restore_backup(archive: Path) -> None:
     with _said_plainly():
         entries = put_back(archive, data)
     click.echo(f"{data}: {len(entries)} files are back. `pdm-assets lake verify` looks at the tables and models")
+    click.echo("its folders have their modes; who owned them is not kept: set owners and groups again, if you had set any")
 
 
 @click.command()

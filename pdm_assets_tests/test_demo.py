@@ -11,9 +11,10 @@ import time
 import dagster as dg
 import psutil
 import pytest
+from click.testing import CliRunner
 from dagster._core.events import EngineEventData
 
-from pdm_assets import demo
+from pdm_assets import cli, demo
 from pdm_assets.settings import Settings
 
 HOLD = """
@@ -36,6 +37,19 @@ def test_the_home_is_its_owners_alone_also_where_it_was_not(tmp_path):
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster").chmod(0o755)
     assert stat.S_IMODE(demo.make_home(tmp_path).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("command", ["dev", "home"])
+def test_no_home_but_that_of_the_data_root_is_served_or_written(tmp_path, monkeypatch, command):
+    """Another has no dagster.yaml: no pool, no retries, no monitoring."""
+    served = []
+    monkeypatch.setattr(demo, "serve", lambda home, port: served.append(home) or 0)
+    for asked, is_right in ((tmp_path / "elsewhere", False), (tmp_path / "data" / "dagster", True), ("", True)):
+        environ = {"PDM_DATA": str(tmp_path / "data"), "DAGSTER_HOME": str(asked)}
+        result = CliRunner(env=environ).invoke(cli.main, [command])
+        assert (result.exit_code == 0) == is_right
+        assert ("Dagster would run on its defaults" in result.output) != is_right
+    assert served == [tmp_path / "data" / "dagster"] * (2 if command == "dev" else 0)
 
 
 def test_runs_that_died_with_the_dagster_before_are_ended_and_others_are_not(home):

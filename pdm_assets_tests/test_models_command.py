@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from pdm_assets import cli
 from pdm_assets.models.promotion import Condition, Verdict
+from pdm_assets.resources import lake
 from pdm_assets_tests.models.fleet import CUTOFF
 from pdm_assets_tests.plant import Plant
 
@@ -109,6 +110,32 @@ def test_what_can_not_be_done_is_said_and_changes_nothing(models, plant, argumen
     assert result.exit_code != 0
     assert said in result.output
     assert plant.store.decisions() == before
+
+
+@pytest.fixture
+def new(plant, tmp_path, tree):
+    """An archive of a model that is not registered yet."""
+    from pdm_assets.resources.model_folder import pack, seal
+
+    folder = plant.store.folder("third")
+    kept = (folder / "card.json").read_text()
+    (folder / "card.json").write_text(dataclasses.replace(tree.card, version="new").to_json())
+    seal(folder)
+    pack(folder, tmp_path / "new.zip")
+    (folder / "card.json").write_text(kept)
+    seal(folder)
+    return tmp_path / "new.zip"
+
+
+def test_a_lake_that_must_be_upgraded_first_is_said(models, plant, new, monkeypatch):
+    before = plant.store.decisions()
+    monkeypatch.setattr(lake, "FORMAT", lake.FORMAT + 1)
+    for arguments in (("promote", "third"), ("rollback",), ("import", new)):
+        result = models(*arguments)
+        assert result.exit_code == 1
+        assert "was written by an earlier release" in result.output
+        assert "then run `pdm-assets lake upgrade`" in result.output
+    assert (plant.store.decisions(), len(plant.store.registered())) == (before, 3)
 
 
 def test_a_damaged_model_is_told_from_a_whole_one_and_not_promoted(models, plant):

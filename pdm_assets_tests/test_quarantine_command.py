@@ -295,6 +295,51 @@ def test_what_was_released_can_not_be_released_with_other_values_nor_by_two_line
     assert "bad.csv, line 3 is corrected in line 2 too" in quarantine("release", "telemetry", first).output
 
 
+LATE = ("late.csv", 2)
+
+
+def record_of(plant, landed):
+    return plant.landing / "telemetry" / f".{landed}.release.json"
+
+
+def test_a_row_in_the_place_of_one_that_was_released_is_another_row(plant, quarantine, corrected):
+    """`late.csv` is replaced: its line 2, once of machine 1 at 00:00, is of machine 2 at 05:00."""
+    assert "1 rows released" in quarantine("release", "telemetry", corrected("telemetry", {LATE: {"volt": "171"}})).output
+    settle(plant)
+    plant.land("telemetry", "late.csv", reading(5, machine=2, on=LATER, volt="-9"))
+    assert plant.run(LATER, tables=LANDED).success
+    shown = quarantine("show", "--table", "telemetry", "--rows", "--from", LATER).output.splitlines()
+    assert shown[0].endswith(f"[{LATER} 05:00:00,2,-9.0,400.0,100.0,40.0]  unsettled")
+    (first,) = (name for name in landed(plant) if name.startswith("released-"))
+    said = quarantine("release", "telemetry", corrected("telemetry", {LATE: {"volt": "172"}}))
+    assert said.output.endswith("1 rows released\n")
+    (second,) = (name for name in landed(plant) if name.startswith("released-") and name != first)
+    assert (plant.landing / "telemetry" / second).read_text().splitlines()[1:] == [f"{LATER} 05:00:00,2,172,400.0,100.0,40.0"]
+    shown = quarantine("show", "--table", "telemetry", "--rows", "--from", LATER).output.splitlines()
+    assert f"  released as {second} by user mia, " in shown[0]
+
+
+def test_while_two_rows_stand_in_one_place_none_of_them_is_released(plant, quarantine, corrected):
+    """`late.csv` is replaced by a row of the day before, and the later day still has the old one."""
+    path = corrected("telemetry", {LATE: {"volt": "171"}})
+    plant.land("telemetry", "late.csv", reading(5, machine=2, volt="-9"))
+    assert plant.run(DAY, tables=LANDED).success
+    (said,) = refused(plant, quarantine, path)
+    assert said.startswith("line 2: late.csv, line 2 is two rows in quarantine, for the file was replaced: ")
+
+
+def test_a_record_of_an_earlier_release_still_settles_its_rows(plant, quarantine, corrected):
+    path = corrected("telemetry", {LATE: {"volt": "171"}})
+    assert quarantine("release", "telemetry", path).exit_code == 0
+    (name,) = (name for name in landed(plant) if name.startswith("released-"))
+    record = json.loads(record_of(plant, name).read_text())
+    assert record.pop("texts") == [f"{LATER} 00:00:00,1,-2.0,400.0,100.0,40.0"]
+    record_of(plant, name).write_text(json.dumps(record))
+    shown = quarantine("show", "--table", "telemetry", "--rows", "--from", LATER).output.splitlines()
+    assert f"  released as {name} by user mia, " in shown[0]
+    assert quarantine("release", "telemetry", path).output == "nothing new\n1 rows were released before\n"
+
+
 def test_a_spreadsheet_may_have_filled_up_the_lines_and_a_line_may_be_too_short(quarantine, corrected):
     path = corrected("telemetry", {("bad.csv", 4): {"volt": "171"}})
     lines = path.read_text().splitlines()

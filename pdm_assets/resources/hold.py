@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 PATIENCE_S = 3.0  # several that come at once look at each other's locks for a moment
+BACKUP = "pdm-assets backup"  # how the name of one begins: it ends by itself, so all others wait for it
 
 
 class LakeHeld(RuntimeError):
@@ -26,12 +27,12 @@ def held(path: Path, who: str, where: str = "") -> Iterator[None]:
     `path` is the lock file; it names the holder, and says where that is.
 
     Raises:
-        LakeHeld: if one of another name holds it.
+        LakeHeld: if one of another name holds it, but for a backup, whose end is waited for.
     """
     deadline = time.monotonic() + PATIENCE_S
     with path.open("a+") as lock:
         while not _take(lock, who, where):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and not _read(lock)[0].startswith(BACKUP):
                 them, us = " ".join(_read(lock)).strip(), f"{who} {where}".strip()
                 raise LakeHeld(
                     f"the lake is being written by {them}, and not by {us}: one Dagster instance writes a lake. Wait "

@@ -109,6 +109,7 @@ class Release:
     at: dt.datetime
     by: str
     rows: Mapping[tuple[str, int], str]  # (file, line) in quarantine -> the line that landed
+    texts: Mapping[tuple[str, int], str]  # and what the row was in quarantine, which records of earlier releases do not tell
 
     def write(self, landed: Path) -> None:
         """Keep it beside the file that is about to land."""
@@ -116,6 +117,7 @@ class Release:
             "released_at": self.at.isoformat(timespec="seconds"),
             "released_by": self.by,
             "rows": [[file, line, text] for (file, line), text in self.rows.items()],
+            "texts": [self.texts[row] for row in self.rows],
         }
         landed.with_name(f".{landed.name}{RECORD}").write_text(json.dumps(record, indent=1))
 
@@ -124,8 +126,13 @@ class Release:
         """The release of a record."""
         record = json.loads(path.read_bytes())
         rows = {(file, line): text for file, line, text in record["rows"]}
+        texts = dict(zip(rows, record["texts"], strict=True)) if "texts" in record else {}
         name = path.name.removeprefix(".").removesuffix(RECORD)
-        return cls(name, dt.datetime.fromisoformat(record["released_at"]), record["released_by"], rows)
+        return cls(name, dt.datetime.fromisoformat(record["released_at"]), record["released_by"], rows, texts)
+
+    def corrects(self, row: tuple[str, int], text: str) -> bool:
+        """Whether it let this row in. One of another text in its place is another row: the file was replaced since."""
+        return row in self.rows and self.texts.get(row, text) == text
 
     @property
     def words(self) -> str:
@@ -133,11 +140,20 @@ class Release:
         return f"released as {self.name} by {self.by}, {self.at:%Y-%m-%d %H:%M} UTC"
 
 
-def releases(folder: Path) -> dict[tuple[str, int], Release]:
-    """By quarantined row, the release that corrected it; one whose file was taken out of the landing folder never was."""
-    records = sorted(folder.glob(f".*{RECORD}"))
-    known = [Release.read(path) for path in records if (folder / path.name[1 : -len(RECORD)]).exists()]
-    return {row: release for release in known for row in release.rows}
+def releases(folder: Path) -> dict[tuple[str, int], list[Release]]:
+    """By file and line, the releases of rows there; one whose file was taken out of the landing folder never was."""
+    known: dict[tuple[str, int], list[Release]] = {}
+    for path in sorted(folder.glob(f".*{RECORD}")):
+        if (folder / path.name[1 : -len(RECORD)]).exists():
+            release = Release.read(path)
+            for row in release.rows:
+                known.setdefault(row, []).append(release)
+    return known
+
+
+def release_of(known: Mapping[tuple[str, int], Iterable[Release]], row: tuple[str, int], text: str) -> Release | None:
+    """Of what `releases` knows, the one that corrected a quarantined row."""
+    return next((release for release in known.get(row, ()) if release.corrects(row, text)), None)
 
 
 @dataclass(frozen=True)
@@ -186,7 +202,7 @@ class Quarantine:
             parsed = [(row, *self._parse(row)) for row in its]
             in_raw = self._in_raw(day, {key for _, _, key in parsed if key})
             for row, fields, key in parsed:
-                release = released.get((row["file"], row["line"]))
+                release = release_of(released, (row["file"], row["line"]), row["text"])
                 better = f"{self.table.key} has a row of its key" if key in in_raw else None
                 yield Quarantined(day, **row, fields=fields, key=key, settled=release.words if release else better)
 
@@ -218,14 +234,17 @@ class Quarantine:
         rows = self.lake.arrow(self.table, day, day + dt.timedelta(days=1)).to_table([*self.table.unique], filter=machines)
         return keys & set(zip(*(rows[name].to_pylist() for name in self.table.unique), strict=True))
 
-    def has(self, wanted: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
-        """Which of these (file, line) are in quarantine."""
-        wanted = set(wanted)
+    def texts(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], set[str]]:
+        """The texts that are in quarantine for these (file, line): several while days are still of a file that was replaced."""
+        wanted, found = set(wanted), dict[tuple[str, int], set[str]]()
         if not wanted or not self.lake.exists(self.rejected):
-            return set()
+            return found
         files = pc.field("file").isin(list({file for file, _ in wanted}))
-        rows = self.lake.arrow(self.rejected, None, None).to_table(["file", "line"], filter=files)
-        return wanted & set(zip(rows["file"].to_pylist(), rows["line"].to_pylist(), strict=True))
+        rows = self.lake.arrow(self.rejected, None, None).to_table(["file", "line", "text"], filter=files)
+        for place, row in enumerate(zip(rows["file"].to_pylist(), rows["line"].to_pylist(), strict=True)):
+            if row in wanted:
+                found.setdefault(row, set()).add(rows["text"][place].as_py())
+        return found
 
 
 def write_csv(rows: Iterable[Quarantined], table: Table, out: TextIO) -> int:

@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landed_columns import LandingError, date_in_name, match_columns
 from pdm_assets.resources.landed_values import csv_line, split
 from pdm_assets.resources.landing import LandingZone, appear, folder_of, place_of
-from pdm_assets.resources.quarantine import LINK, Quarantine, Release, printable, releases, unguarded
+from pdm_assets.resources.quarantine import LINK, Quarantine, Release, printable, release_of, releases, unguarded
 from pdm_assets.resources.staging import LandedFile, Staging, locked
 from pdm_assets.schemas.raw import MACHINES
 from pdm_assets.schemas.table import DATE, Table
@@ -61,12 +61,14 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
     folder = folder_of(table, zone.landing_root)
     columns, rows, problems = _read(corrected, table)
     with locked(zone.landing_root), contextlib.ExitStack() as leftovers:
-        known = releases(folder)
-        problems |= _bad_links(rows, Quarantine(lake, zone.landing_root, table).has(row.link for row in rows))
+        quarantined = Quarantine(lake, zone.landing_root, table).texts(row.link for row in rows)
+        problems |= _bad_links(rows, quarantined)
+        known, texts = releases(folder), {link: min(found) for link, found in quarantined.items()}
+        earlier = {row.link: release_of(known, row.link, texts[row.link]) for row in rows if row.link in texts}
         for row in rows:
-            if (earlier := known.get(row.link)) and earlier.rows[row.link] != row.text:
-                problems[row.number] = f"{earlier.words} with other values; land what changes them as a file of its own"
-        fresh = [row for row in rows if row.link not in known]
+            if (before := earlier.get(row.link)) and before.rows[row.link] != row.text:
+                problems[row.number] = f"{before.words} with other values; land what changes them as a file of its own"
+        fresh = [row for row in rows if not earlier.get(row.link)]
         copies, duplicates = [], 0
         for since, group in _by_list(fresh, table).items() if not problems else ():
             name = f"released-{now:%Y%m%dT%H%M%SZ}{f'-{since}' if since else ''}.csv"
@@ -83,7 +85,8 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
             raise ReleaseError(_words(corrected, problems))
         for copy, final, group in copies:
             # The record first: one without its file says nothing, a file without its record could be released again.
-            Release(final.name, now, by, {row.link: row.text for row in group}).write(final)
+            landed = {row.link: row.text for row in group}
+            Release(final.name, now, by, landed, {link: texts[link] for link in landed}).write(final)
             appear(copy, final)
     return Released(tuple(final for _, final, _ in copies), len(fresh), duplicates, len(rows) - len(fresh))
 
@@ -123,13 +126,18 @@ def _read(corrected: Path, table: Table) -> tuple[str, list[_Row], dict[int, str
     return csv_line([names[place] for place in places]), rows, problems
 
 
-def _bad_links(rows: Sequence[_Row], quarantined: set[tuple[str, int]]) -> dict[int, str]:
+def _bad_links(rows: Sequence[_Row], quarantined: Mapping[tuple[str, int], set[str]]) -> dict[int, str]:
     problems: dict[int, str] = {}
     first: dict[tuple[str, int], int] = {}
     for row in rows:
         file, line = row.link
         if row.link not in quarantined:
             problems[row.number] = f"{file}, line {line} is not in quarantine"
+        elif len(quarantined[row.link]) > 1:
+            problems[row.number] = (
+                f"{file}, line {line} is two rows in quarantine, for the file was replaced: materialize the days of both, "
+                "then take what `pdm-assets quarantine show --csv` writes"
+            )
         elif first.setdefault(row.link, row.number) != row.number:
             problems[row.number] = f"{file}, line {line} is corrected in line {first[row.link]} too"
     return problems

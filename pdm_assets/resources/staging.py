@@ -124,12 +124,16 @@ class StagedFile:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes and threads; a process that dies lets go."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder against other processes and threads; a process that dies lets go.
+
+    Raises:
+        BlockingIOError: without `wait`, if it is held.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # A link there must not make another file of this user's empty.
     with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pdm_assets.demo import make_home
 from pdm_assets.resources.faults import TRIED_AGAIN
-from pdm_assets.resources.hold import LakeHeld, _take, held
+from pdm_assets.resources.hold import BACKUP, LakeHeld, _take, held
 from pdm_assets.resources.lake import Lake
 from pdm_assets.schemas.raw import MACHINES
 from pdm_assets_tests.plant import Plant, failure
@@ -31,6 +31,22 @@ def test_who_goes_by_the_same_name_holds_it_too_and_another_is_told_the_name(loc
             pass
     with held(lock, "another"), pytest.raises(LakeHeld, match=r"written by another, and not by one"), held(lock, "one"):
         pass
+
+
+def test_a_backup_is_waited_for(lock):
+    came = []
+
+    def come():
+        with held(lock, "a run"):
+            came.append("a run")
+
+    run = threading.Thread(target=come)
+    with held(lock, f"{BACKUP} (pid 1)"):
+        run.start()
+        run.join(1)  # longer than the patience that others are met with
+        assert came == []
+    run.join(30)
+    assert came == ["a run"]
 
 
 @pytest.mark.parametrize("turn", range(5))

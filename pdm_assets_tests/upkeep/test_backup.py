@@ -1,17 +1,27 @@
 """A data root goes into an archive while nothing writes, and comes back whole or not at all."""
 
+import contextlib
+import errno
 import fcntl
 import hashlib
+import json
+import os
 import shutil
 import sqlite3
+import stat
 import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from pdm_assets import cli
-from pdm_assets.resources.backup import MANIFEST
+from pdm_assets.resources.backup import MADE_ANEW, MANIFEST
 from pdm_assets.resources.engine import the_only_writer
+from pdm_assets.resources.hold import held
+from pdm_assets.resources.staging import locked
 
 
 @pytest.fixture
@@ -37,8 +47,9 @@ def runs(root):
     connection.close()
 
 
-def pdm(root, *arguments):
-    result = CliRunner(env={"PDM_DATA": str(root), "PDM_FIRST_DAY": "2015-01-01"}).invoke(cli.main, list(map(str, arguments)))
+def pdm(root, *arguments, **environ):
+    environ = {"PDM_DATA": str(root), "PDM_FIRST_DAY": "2015-01-01", **environ}
+    result = CliRunner(env=environ).invoke(cli.main, list(map(str, arguments)))
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -89,12 +100,42 @@ def test_no_backup_is_taken_while_a_run_uses_the_engine_or_a_session_the_lake(ro
         assert pdm(root, "backup", archive).exit_code == 0
 
 
+@pytest.mark.parametrize("where", [{}, {"PDM_LAKE": "s3a://a-bucket/lake"}])
+def test_no_backup_is_taken_while_a_run_holds_the_lake_wherever_its_spark_is(root, tmp_path, where, monkeypatch):
+    """As in mode `remote`, whose runs use no engine of the data root."""
+    monkeypatch.setattr("pdm_assets.resources.hold.PATIENCE_S", 0.2)
+    with held(root / ".lake.held.lock", "the Dagster instance 7", "(elsewhere)"):
+        refused = pdm(root, "backup", tmp_path / "backup.tar.gz", **where)
+    assert refused.exit_code == 1
+    assert "the lake is being written by the Dagster instance 7 (elsewhere), and not by pdm-assets backup" in refused.output
+    assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_backup_that_waits_for_what_lands_keeps_no_run_from_the_engine(root, tmp_path, monkeypatch):
+    """`quarantine release` holds the landing zone and then needs the engine: each would wait for the other."""
+    from pdm_assets.resources import backup
+
+    def look(_seconds):
+        with (root / "engine" / "lease.lock").open() as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with held(root / ".lake.held.lock", "a run"):
+            landing.close()
+
+    monkeypatch.setattr(backup, "time", SimpleNamespace(monotonic=time.monotonic, time_ns=time.time_ns, sleep=look))
+    with contextlib.ExitStack() as landing:
+        landing.enter_context(locked(root / "landing"))
+        assert "files are being landed: try again" in pdm(root, "backup", tmp_path / "backup.tar.gz").output
+        assert pdm(root, "backup", tmp_path / "backup.tar.gz", "--wait", "60").exit_code == 0
+
+
 def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch):
     from pdm_assets.resources import backup
 
     seen = []
 
     def look(data):
+        with (data / ".lake.held.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with (data / "engine" / "lease.lock").open() as lease, pytest.raises(BlockingIOError):
             fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with (
@@ -108,6 +149,51 @@ def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch)
     monkeypatch.setattr(backup, "_files", look)
     assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
     assert seen
+
+
+def modes(root):
+    folders = (root, *(path for path in root.rglob("*") if path.is_dir()))
+    return {folder.relative_to(root).as_posix(): stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+
+
+def test_folders_have_their_modes_again_also_empty_ones(root, tmp_path):
+    for name, mode in ((".", 0o750), ("landing", 0o2755), ("landing/telemetry", 0o2770), ("landing/late", 0o1777)):
+        (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(mode)
+    before = modes(root)
+    assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
+    said = pdm(tmp_path / "new", "restore-backup", tmp_path / "backup.tar.gz")
+    assert "set owners and groups again" in said.output
+    after = modes(tmp_path / "new")
+    assert after == {name: mode for name, mode in before.items() if name.split("/")[0] not in MADE_ANEW and ".abc" not in name}
+    assert (after["."], after["landing/telemetry"], after["landing/late"]) == (0o750, 0o2770, 0o1777)
+
+
+def test_an_archive_that_tells_of_no_folders_gives_a_root_as_any_new_folder(root, tmp_path):
+    assert pdm(root, "backup", tmp_path / "new.tar.gz").exit_code == 0
+    repack(tmp_path / "new.tar.gz", tmp_path / "old.tar.gz", in_the_manifest(lambda manifest: manifest.pop("folders")))
+    assert pdm(tmp_path / "restored", "restore-backup", tmp_path / "old.tar.gz").exit_code == 0
+    (tmp_path / "any").mkdir()
+    assert (tmp_path / "restored").stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert content(tmp_path / "restored") == content(root)
+
+
+NO_DATABASE = b"SQLite format 3\0" + b"of a plant's gateway, by chance" * 200
+
+
+def test_a_landed_file_that_begins_as_a_database_is_a_file_and_a_damaged_database_is_named(root, tmp_path):
+    (root / "landing" / "telemetry" / "odd.csv").write_bytes(NO_DATABASE)
+    before = content(root)
+    assert pdm(root, "backup", tmp_path / "backup.tar.gz").exit_code == 0
+    assert pdm(tmp_path / "new", "restore-backup", tmp_path / "backup.tar.gz").exit_code == 0
+    assert content(tmp_path / "new") == before
+
+    (root / "dagster" / "history" / "runs.db").write_bytes(NO_DATABASE)
+    refused = pdm(root, "backup", tmp_path / "another.tar.gz")
+    assert refused.exit_code == 1
+    assert f"{root}/dagster/history/runs.db is a database that can't be copied: " in refused.output
+    assert "stop Dagster and put it back from an earlier backup, or move it away" in refused.output
+    assert not list(tmp_path.glob("*another*"))
 
 
 def test_a_backup_is_not_written_over_another_nor_into_what_it_saves(root, tmp_path):
@@ -128,6 +214,19 @@ def repack(archive, out, change):
             if changed is not None:
                 changed[0].size = len(changed[1])
                 new.addfile(changed[0], BytesIO(changed[1]))
+
+
+def in_the_manifest(edit):
+    """A change of the manifest alone."""
+
+    def change(member, content):
+        if member.name == MANIFEST:
+            manifest = json.loads(content)
+            edit(manifest)
+            content = json.dumps(manifest).encode()
+        return member, content
+
+    return change
 
 
 def rot(member, content):
@@ -155,6 +254,10 @@ def escape(member, content):
         (lose, "1 files are not as the manifest says, such as landing/failures/failures.csv"),
         (lose_the_manifest, "ends before its manifest"),
         (escape, "'../outside.csv', which is no file of a data root"),
+        (
+            in_the_manifest(lambda manifest: manifest["folders"].update({"../outside.csv": "777"})),
+            "which is no folder of a data",
+        ),
         (None, "can't be put back"),
     ],
 )
@@ -178,3 +281,33 @@ def test_nothing_is_put_back_over_a_root_that_holds_something(root, tmp_path):
     before = content(root)
     assert "is not empty" in pdm(root, "restore-backup", archive).output
     assert content(root) == before
+
+
+@pytest.mark.parametrize("is_seen", [True, False])  # a bind mount of a folder of the same disk is not, but can't be removed
+def test_a_data_root_that_is_a_mount_point_is_told_to_be_a_folder_below(root, tmp_path, monkeypatch, is_seen):
+    def busy(path):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    archive, mount = tmp_path / "backup.tar.gz", tmp_path / "mount"
+    assert pdm(root, "backup", archive).exit_code == 0
+    mount.mkdir()
+    if is_seen:
+        (mount / "lost+found").mkdir()
+        monkeypatch.setattr(os.path, "ismount", lambda path: path == mount)
+    else:
+        monkeypatch.setattr(Path, "rmdir", busy)
+    refused = pdm(mount, "restore-backup", archive)
+    assert refused.exit_code == 1
+    assert f"{mount} is a mount point, " in refused.output
+    assert f"set PDM_DATA to one below it, such as {mount}/data" in refused.output
+    assert not list(tmp_path.glob(".mount*"))
+
+
+def test_a_data_root_that_can_not_be_made_is_said(root, tmp_path):
+    archive = tmp_path / "backup.tar.gz"
+    assert pdm(root, "backup", archive).exit_code == 0
+    refused = pdm("/proc/1/nodata", "restore-backup", archive)
+    assert (refused.exit_code, f"{archive} can't be put back: " in refused.output) == (1, True)
+    (tmp_path / "file").write_text("")
+    refused = pdm(tmp_path / "file" / "root", "restore-backup", archive)
+    assert (refused.exit_code, f"{archive} can't be put back: " in refused.output) == (1, True)
