@@ -145,7 +145,10 @@ def _nothing_new(landing: Landing) -> str:
 
 
 def _can_score(last: dt.date, history_begins: dt.date, store: ModelStore) -> bool:
-    """Whether a model is in force for the last day, or there is history enough to train one in the same run."""
+    """Whether a model is in force for the last day, or there is history enough to train one in the same run.
+
+    Told by what landed: an early row that is refused later makes it too soon, and the days are then made without scores.
+    """
     if last >= first_possible_cutoff(history_begins, SETTINGS):
         return True
     return store.in_force(last, store.registered(), store.decisions()) is not None
