@@ -22,10 +22,10 @@ def retraining_sensor(
     """Look at the newest monitored day; after a training, wait PDM_RETRAIN_COOLDOWN_DAYS of data for the next."""
     from pdm_assets.resources.monitored import lasting_decline, lasting_drift
 
-    seen = [days[1] for table in (FEATURE_DRIFT, REALISED_PERFORMANCE) if (days := lake.first_and_last_day(table))]
-    if not seen:
+    drift, performance = (lake.first_and_last_day(table) for table in (FEATURE_DRIFT, REALISED_PERFORMANCE))
+    if drift is None and performance is None:
         return dg.SkipReason("nothing is monitored yet")
-    last = max(seen)
+    last = max(days[1] for days in (drift, performance) if days)
     models = model_store.fitting(last, model_store.registered())
     age = (last - models[-1].cutoff).days if models else None
     if age is None:
@@ -36,7 +36,10 @@ def retraining_sensor(
         return dg.SkipReason(
             f"{models[-1].version} was trained {age} days before {last}: the next at {SETTINGS.retrain_cooldown_days}"
         )
-    reasons = _reasons(lasting_drift(lake, last), lasting_decline(lake, last), age)
+    # Each as of its own newest day: performance is known of days that are over, drift of the running one too.
+    drifted = lasting_drift(lake, drift[1]) if drift else []
+    declined = lasting_decline(lake, performance[1]) if performance else []
+    reasons = _reasons(drifted, declined, age)
     if not reasons:
         return dg.SkipReason(f"{last}: no drift or decline lasts")
     if not DAILY.has_partition_key(last.isoformat()):
