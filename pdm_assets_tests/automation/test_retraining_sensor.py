@@ -1,6 +1,8 @@
 """Ticks of the retraining sensor on tables made by hand, without Spark."""
 
+import dataclasses
 import datetime as dt
+import importlib
 
 import dagster as dg
 import pyarrow as pa
@@ -9,7 +11,7 @@ from deltalake import write_deltalake
 
 from pdm_assets.automation import retraining_sensor
 from pdm_assets.definitions import defs
-from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.features import FEATURE_DRIFT, REALISED_PERFORMANCE, REGISTRY
@@ -17,6 +19,7 @@ from pdm_assets_tests.builders import day, utc
 
 DAY = dt.timedelta(days=1)
 TODAY = day("2015-06-20")
+module = importlib.import_module("pdm_assets.automation.retraining_sensor")  # its package gives the name to the sensor
 
 
 class Plant:
@@ -42,6 +45,9 @@ class Plant:
 
     def performance(self, last, flagged=0):
         self.monitored(REALISED_PERFORMANCE, "component", "is_worse", last, flagged)
+
+    def materialized(self, table):
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(table.key.split("/")))
 
     def tick(self):
         """The requested run, or why there is none."""
@@ -72,3 +78,32 @@ def test_two_bad_days_are_no_reason(plant):
     plant.drift(TODAY, flagged=2)
     plant.performance(TODAY - DAY, flagged=2)
     assert plant.tick() == "2015-06-20: no drift or decline lasts"
+
+
+def test_a_catalog_is_asked_once_for_what_was_monitored_and_again_after_a_change_of_settings_or_an_error(plant, monkeypatch):
+    asked = []
+
+    def first_and_last_day(lake, table):
+        asked.append(table.key)
+        if len(asked) == 1:
+            raise LakeError("the cluster is being started")
+
+    monkeypatch.setattr(Lake, "first_and_last_day", first_and_last_day)
+    plant.lake = Lake(spark=plant.lake.spark, root="none", catalog="main", schema_name="pdm")
+    with pytest.raises(LakeError):
+        plant.tick()
+    for table in (FEATURE_DRIFT, REALISED_PERFORMANCE):
+        plant.materialized(table)
+        assert plant.tick() == "nothing is monitored yet"
+        count = len(asked)
+        assert plant.tick() == "nothing was monitored since the last look"
+        assert len(asked) == count
+    other = dataclasses.replace(module.SETTINGS, retrain_cooldown_days=3)
+    monkeypatch.setattr(module, "SETTINGS", other)
+    assert plant.tick() == "nothing is monitored yet"
+
+
+def test_tables_that_spark_is_not_needed_for_are_asked_with_each_tick(plant):
+    assert plant.tick() == "nothing is monitored yet"
+    plant.drift(TODAY, flagged=3)
+    assert plant.tick().tags["retraining/reason"] == "drift of comp1"
