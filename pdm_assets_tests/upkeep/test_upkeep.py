@@ -13,6 +13,8 @@ from pdm_assets import cli, upkeep_commands
 from pdm_assets.automation.upkeep import upkeep
 from pdm_assets.resources.faults import TRIED_AGAIN
 from pdm_assets.resources.lake import Lake, LakeError
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.resources.upkeep import _days_to_keep, tidy
 from pdm_assets.resources.versions import named_versions, unreadable
 from pdm_assets.schemas.features import DECISIONS, OBSERVATIONS
@@ -138,6 +140,18 @@ def test_tables_of_a_catalog_are_left_to_it():
     lake = Lake(spark=None, root="lake", catalog="main", schema_name="pdm")
     with pytest.raises(LakeError, match="is in a catalog: use its OPTIMIZE and VACUUM"):
         tidy(lake, ERRORS, [], NOW)
+
+
+def test_the_job_leaves_the_tables_of_a_catalog_to_it_and_deletes_old_runs_all_the_same(tmp_path):
+    spark = SparkEngine(data=str(tmp_path))
+    lake = Lake(spark=spark, root="lake", catalog="main", schema_name="pdm")
+    resources = {"spark": spark, "lake": lake, "model_store": ModelStore(lake=lake, root="models", horizon_hours=48)}
+    result = upkeep.execute_in_process(resources=resources, instance=dg.DagsterInstance.ephemeral())
+    assert result.success
+    told = {event.step_key: event.step_output_data.metadata for event in result.all_events if event.is_successful_output}
+    assert told["tidy_tables"]["tables"].value == "left to the catalog main, which looks after its own"
+    assert told["forget_old_runs"]["runs_forgotten"].value == 0
+    assert not (tmp_path / "engine").exists()
 
 
 @pytest.fixture
