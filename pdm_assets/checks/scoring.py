@@ -6,9 +6,9 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pdm_assets.checks.days import NOTHING_YET, days_of
 from pdm_assets.models.table import LEAST_READINGS
 from pdm_assets.partitions import DAILY
-from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake
 from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, OBSERVATION_KEY, OBSERVATIONS, READINGS_COUNT
 from pdm_assets.schemas.raw import COMPONENTS
@@ -40,7 +40,10 @@ def yesterday_is_scored(lake: Lake) -> dg.AssetCheckResult:
 @dg.asset_check(asset=["scores", "component_risk"])
 def every_observation_has_a_score(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """On days with a model every observation has all its scores: a machine that fell silent is missed by no worklist."""
-    start, end = span(context.partition_keys)
+    days = days_of(context, lake, COMPONENT_RISK)
+    if days is None:
+        return NOTHING_YET
+    start, end = days
     with_model = [row[DATE] for row in lake.rows(FAILURE_MODEL, start, end) if row["model_version"]]
     observations = lake.arrow(OBSERVATIONS, start, end).to_table(columns=[*OBSERVATION_KEY, READINGS_COUNT, DATE])
     observations = observations.filter(pc.is_in(observations[DATE], pa.array(with_model, pa.date32())))
