@@ -80,13 +80,13 @@ def landing_sensor(
         )
     store = SeenStore(Path(landing.staging) / "seen")
     touched = {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES}
-    marks = mark_days(
-        touched,
-        landing.zone.machine_lists(),
-        now,
-        lambda day: DAILY.has_partition_key(day.isoformat()),
-    )
-    seen = store.load(cursor.get("seen"))
+
+    def is_partition(day: dt.date) -> bool:
+        return DAILY.has_partition_key(day.isoformat())
+
+    marks = mark_days(touched, landing.zone.machine_lists(), now, is_partition)
+    # A day that a setting has cut off since is not asked for as one that was taken away.
+    seen = {day: mark for day, mark in store.load(cursor.get("seen")).items() if is_partition(day)}
     if failed is not None:
         seen = {day: mark for day, mark in seen.items() if not failed.first <= day <= failed.last}
     found = next_request(marks, seen, LOOKBACK_DAYS, SETTINGS.horizon_days)

@@ -15,6 +15,7 @@ import pytest
 
 from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.definitions import defs
+from pdm_assets.partitions import day_partitions
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
@@ -147,6 +148,18 @@ def test_days_that_are_no_partition_are_left_for_later(plant):
 def test_rows_before_the_first_day_make_it_dirty_for_they_are_quarantined_there(plant):
     plant.telemetry(["2013-12-31"])
     assert plant.tick() == [("2014-01-01", "new")]
+
+
+@pytest.mark.parametrize("setting", [{"first_day": dt.date(2015, 1, 4)}, {"last_day": dt.date(2015, 1, 8)}], ids=str)
+def test_days_that_a_setting_has_cut_off_are_not_asked_for_and_the_others_are(plant, monkeypatch, setting):
+    for day in JANUARY:
+        plant.telemetry([day])
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    module = importlib.import_module("pdm_assets.automation.landing_sensor")
+    monkeypatch.setattr(module, "DAILY", day_partitions(Settings(**setting)))
+    assert plant.tick() == NOTHING
+    plant.telemetry(["2015-01-08"], volt=120.0, age=30)
+    assert plant.tick()[0][0].startswith("2015-01-08")
 
 
 @contextmanager
