@@ -116,7 +116,7 @@ def test_a_redelivery_takes_its_day_and_those_that_look_back_on_it(plant):
         plant.telemetry([day])
     assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
     plant.telemetry(["2015-01-05"], volt=120.0, age=30)
-    assert plant.tick() == [("2015-01-05..2015-01-07", "redelivered")]
+    assert plant.tick() == [("2015-01-05..2015-01-09", "redelivered")]
     assert plant.tick() == NOTHING
 
 
@@ -126,7 +126,7 @@ def test_a_late_day_is_filled_in(plant):
             plant.telemetry([day])
     plant.tick()
     plant.telemetry(["2015-01-04"], age=30)
-    assert plant.tick() == [("2015-01-04..2015-01-06", "late")]
+    assert plant.tick() == [("2015-01-04..2015-01-08", "late")]
 
 
 def test_two_days_far_apart_are_two_runs_one_after_the_other(plant):
@@ -135,7 +135,7 @@ def test_two_days_far_apart_are_two_runs_one_after_the_other(plant):
     plant.tick()
     plant.telemetry(["2015-01-01"], volt=120.0, age=30)
     plant.telemetry(["2015-01-08"], volt=120.0, age=30)
-    assert plant.tick() == [("2015-01-01..2015-01-03", "redelivered")]
+    assert plant.tick() == [("2015-01-01..2015-01-05", "redelivered")]
     assert plant.tick() == [("2015-01-08..2015-01-10", "redelivered")]
     assert plant.tick() == NOTHING
 

@@ -179,7 +179,7 @@ def test_a_table_returns_to_a_version_or_a_time_and_says_what_is_stale(pdm, plan
     assert lines[0] == f"raw/errors is what it was at version {newest}, and that is version {changed + 1} now"
     assert lines[1] == f"to undo it: pdm-assets lake restore raw/errors --version {changed}"
     assert lines[2] == "1 days changed: 2015-01-02"
-    assert lines[3] == "stale now, from 2015-01-02 to 2015-01-04: materialize in the UI, for these days, all of"
+    assert lines[3] == "stale now, from 2015-01-02 to 2015-01-06: materialize in the UI, for these days, all of"
     assert {"  features/observations", "  scores/component_risk", "  worklist/maintenance"} <= set(lines[4:])
     assert "  labels/component_failures" not in lines
     assert plant.rows("raw/errors", "2015-01-01", "2015-01-31", *ERRORS.column_names) == was
