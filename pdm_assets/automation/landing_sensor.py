@@ -87,8 +87,9 @@ def landing_sensor(
     marks = mark_days(touched, landing.zone.machine_lists(), now, is_partition)
     # A day that a setting has cut off since is not asked for as one that was taken away.
     seen = {day: mark for day, mark in store.load(cursor.get("seen")).items() if is_partition(day)}
-    if failed is not None:
-        seen = {day: mark for day, mark in seen.items() if not failed.first <= day <= failed.last}
+    if failed is not None:  # one of its days may have no mark any more, for its file was taken away
+        days = (failed.first + dt.timedelta(days=n) for n in range((failed.last - failed.first).days + 1))
+        seen |= {day: {} for day in days if is_partition(day)}
     found = next_request(marks, seen, LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
         return dg.SensorResult(skip_reason=_nothing_new(landing), cursor=_cursor(cursor.get("seen"), **_counted(cursor)))

@@ -319,6 +319,18 @@ def test_days_whose_run_failed_of_a_fault_are_requested_again_after_a_while_and_
     assert failing.tick() == [("2015-01-01..2015-01-11", "new")]
 
 
+def test_a_day_whose_only_file_was_taken_away_is_requested_again_too(failing):
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    path = failing.telemetry(["2015-01-11"])
+    assert failing.tick() == [("2015-01-11", "new")]
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    path.unlink()
+    os.utime(path.parent, (time.time() - 60,) * 2)
+    assert failing.tick() == [("2015-01-11", "redelivered")]
+    failing.end(ago=61, **{**OF_A_FAULT, "landing/days": "2015-01-11"})
+    assert [days for days, _ in failing.tick()] == ["2015-01-11"]
+
+
 def test_the_wait_doubles_up_to_an_hour_and_ends_after_a_day_of_faults(failing):
     for faults, wait in ((1, 60), (2, 120), (3, 240), (9, 3600)):
         failing.instance.wipe()
