@@ -37,7 +37,7 @@ if SETTINGS.databricks_compute is not None:  # the library takes seconds to impo
 
 defs = dg.Definitions(
     assets=[asset.with_hooks({faults_are_told}) for asset in assets],
-    asset_checks=CHECKS,
+    asset_checks=[check.with_hooks({faults_are_told}) for check in CHECKS],
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

@@ -22,7 +22,8 @@ from pdm_assets_tests.builders import day
 
 WIRED = [
     *(asset.with_hooks({faults_are_told}) for asset in ASSETS),
-    *(check for check in CHECKS if check is not yesterday_is_scored),  # it asks the clock
+    # it asks the clock
+    *(check.with_hooks({faults_are_told}) for check in CHECKS if check is not yesterday_is_scored),
 ]
 UP_TO_LABELS = "machines telemetry errors maintenance failures observations component_failures"
 HEADERS = {

@@ -13,7 +13,7 @@ from pdm_assets.models.scoring import score
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS, reads
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, ModelStore
-from pdm_assets.schemas.features import COMPONENT_RISK, NUMERIC_FEATURES, OBSERVATIONS
+from pdm_assets.schemas.features import COMPONENT_RISK, NUMERIC_FEATURES, OBSERVATIONS, TOO_LITTLE_HISTORY
 from pdm_assets.schemas.table import DATE
 
 
@@ -38,19 +38,24 @@ def component_risk(
     model_store: dg.ResourceParam[ModelStore],
     observations: DataFrame,
     failure_model: dict[dt.date, DayModel],
-) -> dg.Output[DataFrame]:
+) -> dg.Output[DataFrame | None]:
     """One row per machine, observation time and component: the probability that it fails within the horizon.
 
     An alert is a probability at or above the model's threshold. Observations with less than half of their 36 h of readings
-    are not scored. No day is scored by a model that knew anything of it.
+    are not scored. No day is scored by a model that knew anything of it; one with too little history for a model has no rows.
     """
     days = sorted(dt.date.fromisoformat(key) for key in context.partition_keys)
     without = [day for day in days if day not in failure_model or failure_model[day].version is None]
     if len(without) == len(days):
-        raise dg.Failure(
-            f"no model is in force for {_days(without)}: {_why_not(failure_model, without)}. Materialize models/failure_model "
-            "for a day with enough history (its metadata names the first), then score again."
-        )
+        lacking = [day for day in without if day not in failure_model or failure_model[day].status != TOO_LITTLE_HISTORY]
+        said = f"no model is in force for {_days(lacking or without)}: {_why_not(failure_model, lacking or without)}"
+        if lacking:
+            raise dg.Failure(
+                f"{said}. Materialize models/failure_model for a day with enough history (its metadata names the first), then "
+                "score again."
+            )
+        context.log.warning(said)  # no failure: a plant's first months are no trouble
+        return dg.Output(None, metadata={"days_without_model": len(without), "not_scored": said})
     frame = risks(
         model_store,
         observations,

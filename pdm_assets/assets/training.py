@@ -22,7 +22,7 @@ from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import DayModel, Decision, ModelStore, Registered
 from pdm_assets.resources.reports import Reports
-from pdm_assets.schemas.features import BACKTEST, COMPONENT_FAILURES, COMPONENT_RISK, OBSERVATIONS
+from pdm_assets.schemas.features import BACKTEST, COMPONENT_FAILURES, COMPONENT_RISK, OBSERVATIONS, TOO_LITTLE_HISTORY
 from pdm_assets.schemas.raw import FAILURES, MAINTENANCE
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import ModelType, Settings
@@ -112,7 +112,7 @@ def failure_model(
                 if missing is None:
                     failed = day, found
                 if incumbent is None:
-                    chosen[day] = DayModel(None, None, "too little history", found)
+                    chosen[day] = DayModel(None, None, TOO_LITTLE_HISTORY, found)
                     continue
                 said = f"a new one is due, but {found}"
         chosen[day] = (

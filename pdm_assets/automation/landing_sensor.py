@@ -80,15 +80,16 @@ def landing_sensor(
         )
     store = SeenStore(Path(landing.staging) / "seen")
     touched = {key: landing.zone.days_touched(key) for key in raw.EVENT_TABLES}
-    marks = mark_days(
-        touched,
-        landing.zone.machine_lists(),
-        now,
-        lambda day: DAILY.has_partition_key(day.isoformat()),
-    )
-    seen = store.load(cursor.get("seen"))
-    if failed is not None:
-        seen = {day: mark for day, mark in seen.items() if not failed.first <= day <= failed.last}
+
+    def is_partition(day: dt.date) -> bool:
+        return DAILY.has_partition_key(day.isoformat())
+
+    marks = mark_days(touched, landing.zone.machine_lists(), now, is_partition)
+    # A day that a setting has cut off since is not asked for as one that was taken away.
+    seen = {day: mark for day, mark in store.load(cursor.get("seen")).items() if is_partition(day)}
+    if failed is not None:  # one of its days may have no mark any more, for its file was taken away
+        days = (failed.first + dt.timedelta(days=n) for n in range((failed.last - failed.first).days + 1))
+        seen |= {day: {} for day in days if is_partition(day)}
     found = next_request(marks, seen, LOOKBACK_DAYS, SETTINGS.horizon_days)
     if found is None:
         return dg.SensorResult(skip_reason=_nothing_new(landing), cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
@@ -145,7 +146,10 @@ def _nothing_new(landing: Landing) -> str:
 
 
 def _can_score(last: dt.date, history_begins: dt.date, store: ModelStore) -> bool:
-    """Whether a model is in force for the last day, or there is history enough to train one in the same run."""
+    """Whether a model is in force for the last day, or there is history enough to train one in the same run.
+
+    Told by what landed: an early row that is refused later makes it too soon, and the days are then made without scores.
+    """
     if last >= first_possible_cutoff(history_begins, SETTINGS):
         return True
     return store.in_force(last, store.registered(), store.decisions()) is not None

@@ -116,7 +116,8 @@ def reach(now: Mapping[str, str], before: Mapping[str, str], lookback_days: int,
     # A failure is in the 30 days of realised performance up to 29 days later, and makes an alarm of its own day right or wrong
     # in those that end a horizon after them.
     monitored = ROLLING_DAYS + horizon_days - 1 if FAILURES.key in keys else 0
-    return max(lookback_days, horizon_days, monitored)
+    # Scores look back on what changed, and worklists on alerts of a horizon.
+    return max(lookback_days + horizon_days, monitored)
 
 
 def _reason(day: dt.date, now: Marks, seen: Marks) -> str:

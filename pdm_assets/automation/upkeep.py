@@ -16,6 +16,11 @@ from pdm_assets.resources.versions import named_versions
 @dg.op(pool="spark")
 def tidy_tables(context: dg.OpExecutionContext, lake: Lake, model_store: dg.ResourceParam[ModelStore]) -> None:
     """Few files, no dead ones, every version readable that is young or that a model names: table by table, in the pool."""
+    if lake.catalog:
+        said = f"left to the catalog {lake.catalog}, which looks after its own"
+        context.log.info(f"the tables are {said}")
+        context.add_output_metadata({"tables": said})
+        return
     lake.hold()
     now = dt.datetime.now(dt.UTC)
     named = named_versions(model_store, SETTINGS.keep_model_data_days, now)

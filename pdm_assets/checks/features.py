@@ -5,8 +5,8 @@ import datetime as dt
 import dagster as dg
 import pyarrow.compute as pc
 
+from pdm_assets.checks.days import NOTHING_YET, days_of, has_days
 from pdm_assets.partitions import LOOKBACK_DAYS, SETTINGS
-from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake
 from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS
 from pdm_assets.schemas.raw import ERRORS, FAILURES, TELEMETRY
@@ -16,7 +16,10 @@ from pdm_assets.schemas.table import DATE, Table
 @dg.asset_check(asset=["labels", "component_failures"], blocking=True)
 def no_label_before_its_horizon_is_over(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """Each label's horizon was over when the day that it is kept by ended: no model can learn from the future."""
-    start, end = span(context.partition_keys)
+    days = days_of(context, lake, COMPONENT_FAILURES)
+    if days is None:
+        return NOTHING_YET
+    start, end = days
     labels = lake.arrow(COMPONENT_FAILURES, start, end).to_table(columns=["observed_at", DATE])
     horizon_end = pc.add(labels["observed_at"], SETTINGS.horizon)
     day_end = pc.add(labels[DATE].cast(labels["observed_at"].type), dt.timedelta(days=1))
@@ -35,7 +38,10 @@ def _later_days_are_newer(table: Table, sources: tuple[Table, ...], lookback_day
         "The landing sensor requests them by itself; a run by hand may leave them behind.",
     )
     def check(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
-        _, end = span(context.partition_keys)
+        days = days_of(context, lake, table)
+        if days is None:
+            return NOTHING_YET
+        end = days[1] if has_days(context) else days[0]  # asked alone: has the last day seen those before it?
         reach = dt.timedelta(days=lookback_days)
         changed = {source.key: lake.written_at(source, end - reach, end) for source in sources}
         stale = [

@@ -18,6 +18,7 @@ from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.resources.verify import first_line
+from pdm_assets.schemas.features import OBSERVATIONS
 from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.settings import Settings
 
@@ -158,8 +159,9 @@ class Look:
 
     @cached_property
     def first_model_on(self) -> dt.date | None:
-        """The first day that has history enough for a model; None before there is any history."""
-        return self.heard and first_possible_cutoff(self.heard[0], self.settings)
+        """The first day that has history enough for a model, as models/failure_model reckons; None before there is any."""
+        observed = self.lake.first_and_last_day(OBSERVATIONS)
+        return observed and first_possible_cutoff(observed[0], self.settings)
 
 
 def level_of(value: float, limits: tuple[float, float]) -> Level:

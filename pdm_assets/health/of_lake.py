@@ -101,7 +101,7 @@ def scores(look: Look) -> Said:
     if scored is None:
         if look.first_model_on is None:
             return Said(
-                Level.WARN, "there are no scores, for no telemetry was taken yet", "land files: README, Bring your own data"
+                Level.WARN, "there are no scores, for nothing was observed yet", "land files: README, Bring your own data"
             )
         if due < look.first_model_on:
             return Said(Level.OK, f"no scores yet: the first day that has history enough for a model is {look.first_model_on}")

@@ -18,6 +18,8 @@ from pdm_assets.resources.run_launcher import wait_for_code_server, will_be_trie
 
 TRIED_AGAIN = RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
+_marked: set[str] = set()  # runs of this process that met a fault which may pass
+
 
 class JobFault(RuntimeError):
     """A job ended of Databricks or of the cloud below it, not of its data or code: it may succeed when tried again."""
@@ -97,13 +99,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 @dg.failure_hook
 def faults_are_told(context: dg.HookContext) -> None:
-    """Name the fault in the run's log, and mark the run to be tried again where the fault may pass."""
+    """Name the fault in the run's log, and mark the run to be tried again where the fault may pass, and only there."""
     fault = fault_in(context.op_exception)
-    if fault is None:
-        return
-    context.log.error(f"{fault.words}{'. The run is tried again' if fault.passes else ''}")
-    if fault.passes:
+    if fault is not None:
+        context.log.error(f"{fault.words}{'. The run is tried again' if fault.passes else ''}")
+    if fault is not None and fault.passes:
+        _marked.add(context.run_id)
         context.instance.add_run_tags(context.run_id, {TRIED_AGAIN: "true"})
         will_be_tried_again(context.instance, context.run_id)
         if (run := context.instance.get_run_by_id(context.run_id)) is not None:
             wait_for_code_server(run)
+        return
+    run = context.instance.get_run_by_id(context.run_id)
+    # A run that another is tried again by has that one's mark, and would be taken for one that failed of a fault too.
+    if run is not None and run.parent_run_id and TRIED_AGAIN in run.tags and run.run_id not in _marked:
+        context.instance.add_run_tags(run.run_id, {TRIED_AGAIN: "false"})

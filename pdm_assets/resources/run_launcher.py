@@ -7,6 +7,7 @@ as under way until `max_runtime_seconds` and keep the sensor and the Spark pool 
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -118,6 +119,11 @@ def _has_begun(instance: DagsterInstance, run_id: str) -> bool:
     run = instance.get_run_by_id(run_id)
     if run is None or run.status != DagsterRunStatus.STARTING:
         return True
+    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    if _is_elsewhere(server):
+        return run_id in (
+            _runs_at(server) or ()
+        )  # of a server that does not answer nothing is known, least of all that it began
     return worker_health(instance, run).status == WorkerStatus.RUNNING
 
 
@@ -128,7 +134,7 @@ def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthR
     its code server is asked; where that does not answer, nothing is said.
     """
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
-    if server.get("host", "localhost") not in HERE:
+    if _is_elsewhere(server):
         return _elsewhere(run, server)
     health = CheckRunHealthResult(WorkerStatus.NOT_FOUND, "it has no process yet")
     for record in instance.get_records_for_run(run.run_id, of_type=DagsterEventType.ENGINE_EVENT).records:
@@ -140,10 +146,21 @@ def worker_health(instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthR
     return health
 
 
-def _elsewhere(run: DagsterRun, server: dict[str, Any]) -> CheckRunHealthResult:
+def _is_elsewhere(server: dict[str, Any]) -> bool:
+    return server.get("host", "localhost") not in HERE
+
+
+def _runs_at(server: dict[str, Any]) -> Sequence[str] | None:
+    """The runs that a code server knows processes of; None where it does not answer."""
     try:
-        known = deserialize_value(DagsterGrpcClient(**server).get_current_runs(), GetCurrentRunsResult).current_runs
+        return deserialize_value(DagsterGrpcClient(**server).get_current_runs(), GetCurrentRunsResult).current_runs
     except DagsterUserCodeUnreachableError:
+        return None
+
+
+def _elsewhere(run: DagsterRun, server: dict[str, Any]) -> CheckRunHealthResult:
+    known = _runs_at(server)
+    if known is None:
         return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server, on another machine, does not answer")
     if run.run_id in known:
         return CheckRunHealthResult(WorkerStatus.RUNNING)

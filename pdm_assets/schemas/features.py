@@ -85,7 +85,8 @@ COMPONENT_FAILURES = Table(
     constraints={"component_is_known": one_of("component", COMPONENTS)},
     counted=("fails_within_horizon",),
 )
-MODEL_STATUSES = ("trained", "carried forward", "refused", "too little history")
+TOO_LITTLE_HISTORY = "too little history"
+MODEL_STATUSES = ("trained", "carried forward", "refused", TOO_LITTLE_HISTORY)
 FAILURE_MODEL = Table(
     key="models/failure_model",
     columns=(

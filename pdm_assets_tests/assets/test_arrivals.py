@@ -152,7 +152,8 @@ def affected(batch, before, after):
     """The days that may be made again: those of what came and went, and those that see them or hear of them."""
     days = set()
     for name, touched in batch:
-        reach = 2 if name.startswith(("telemetry", "errors")) else 10  # the others reach to the end
+        # two days of look-back, then two on which an alert of these may be open; the others reach to the end
+        reach = 4 if name.startswith(("telemetry", "errors")) else 10
         days |= {on + dt.timedelta(days=n) for on in touched for n in range(reach + 1)}
     # that nothing happened on a day is known from the first day with rows to the last with telemetry
     (first, last), (first_then, last_then) = before, after

@@ -147,14 +147,34 @@ def test_a_run_by_hand_that_leaves_later_days_behind_is_warned_of(plant):
     assert behind("2015-06-02", "2015-06-04").passed
 
 
-def test_scores_without_a_model_say_how_to_get_one(plant):
-    text = failure(plant.run("2015-01-01", "2015-01-02", tables="failure_model component_risk"))
-    assert "no model is in force" in text
-    assert "A first model works from" in text
+def test_days_with_too_little_history_for_a_model_have_no_scores_and_say_from_when_on(plant, january):
+    after = "component_risk worklist/maintenance realised_performance feature_drift"
+    result = plant.run("2015-01-01", "2015-01-02", tables=f"failure_model {after}")
+    assert result.success
+    assert all(evaluation.passed for evaluation in result.get_asset_check_evaluations())
+    said = metadata(result, "scores/component_risk")["2015-01-02"]
+    assert said["not_scored"].startswith(
+        "no model is in force for 2015-01-01 to 2015-01-02: the training window would begin on"
+    )
+    # the first observations are of the first day; 338 days after it
+    assert "A first model works from 2015-12-05 on" in said["not_scored"]
+    for table in (
+        "scores/component_risk",
+        "worklist/maintenance",
+        "monitoring/realised_performance",
+        "monitoring/feature_drift",
+    ):
+        assert plant.rows(table, "2015-01-01", "2015-01-02", "date") == []
     assert plant.rows("models/failure_model", "2015-01-01", "2015-01-02", "date", "status") == [
         (day("2015-01-01"), "too little history"),
         (day("2015-01-02"), "too little history"),
     ]
+
+
+def test_scores_of_a_day_that_nobody_decided_a_model_for_say_how_to_get_one(plant, january):
+    assert plant.run("2015-01-04", tables="failure_model").success
+    text = failure(plant.run("2015-01-04", "2015-01-05", tables="component_risk"))
+    assert "no model is in force for 2015-01-05: models/failure_model has no such day. Materialize models/failure_model" in text
 
 
 def test_a_file_with_other_columns_is_refused_whole_and_the_check_says_which(plant):

@@ -12,7 +12,7 @@ from pdm_assets.automation.jobs import watch_scores
 from pdm_assets.definitions import defs
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.spark import SparkEngine
-from pdm_assets.schemas.features import COMPONENT_RISK
+from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL
 
 DAY = dt.timedelta(days=1)
 
@@ -63,6 +63,21 @@ def test_scores_that_end_the_day_before_yesterday_are_told_of_though_older_days_
     found = morning(lake)
     assert not found.passed
     assert f"no scores of {today - DAY}" in found.description
+
+
+@pytest.mark.parametrize(
+    ("status", "days_ago", "passed"), [("too little history", 1, True), ("refused", 1, False), ("too little history", 2, False)]
+)
+def test_a_day_with_too_little_history_for_a_model_is_fine_and_one_that_nothing_is_said_of_is_not(
+    lake, status, days_ago, passed
+):
+    of = dt.datetime.now(dt.UTC).date() - days_ago * DAY
+    said = {"status": [status], "detail": ["A first model works from tomorrow on"], "date": [of]}
+    write_deltalake(lake.location(FAILURE_MODEL), pa.table(said), partition_by=["date"])
+    found = morning(lake)
+    assert found.passed == passed
+    note = f"no model yet for {of}: A first model works from tomorrow on"
+    assert not passed or found.metadata["note"].value == note
 
 
 def test_a_scored_day_is_fine_and_no_spark_is_started_to_see_it(lake, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.definitions import defs
+from pdm_assets.partitions import day_partitions
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
@@ -115,7 +116,7 @@ def test_a_redelivery_takes_its_day_and_those_that_look_back_on_it(plant):
         plant.telemetry([day])
     assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
     plant.telemetry(["2015-01-05"], volt=120.0, age=30)
-    assert plant.tick() == [("2015-01-05..2015-01-07", "redelivered")]
+    assert plant.tick() == [("2015-01-05..2015-01-09", "redelivered")]
     assert plant.tick() == NOTHING
 
 
@@ -125,7 +126,7 @@ def test_a_late_day_is_filled_in(plant):
             plant.telemetry([day])
     plant.tick()
     plant.telemetry(["2015-01-04"], age=30)
-    assert plant.tick() == [("2015-01-04..2015-01-06", "late")]
+    assert plant.tick() == [("2015-01-04..2015-01-08", "late")]
 
 
 def test_two_days_far_apart_are_two_runs_one_after_the_other(plant):
@@ -134,7 +135,7 @@ def test_two_days_far_apart_are_two_runs_one_after_the_other(plant):
     plant.tick()
     plant.telemetry(["2015-01-01"], volt=120.0, age=30)
     plant.telemetry(["2015-01-08"], volt=120.0, age=30)
-    assert plant.tick() == [("2015-01-01..2015-01-03", "redelivered")]
+    assert plant.tick() == [("2015-01-01..2015-01-05", "redelivered")]
     assert plant.tick() == [("2015-01-08..2015-01-10", "redelivered")]
     assert plant.tick() == NOTHING
 
@@ -147,6 +148,18 @@ def test_days_that_are_no_partition_are_left_for_later(plant):
 def test_rows_before_the_first_day_make_it_dirty_for_they_are_quarantined_there(plant):
     plant.telemetry(["2013-12-31"])
     assert plant.tick() == [("2014-01-01", "new")]
+
+
+@pytest.mark.parametrize("setting", [{"first_day": dt.date(2015, 1, 4)}, {"last_day": dt.date(2015, 1, 8)}], ids=str)
+def test_days_that_a_setting_has_cut_off_are_not_asked_for_and_the_others_are(plant, monkeypatch, setting):
+    for day in JANUARY:
+        plant.telemetry([day])
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    module = importlib.import_module("pdm_assets.automation.landing_sensor")
+    monkeypatch.setattr(module, "DAILY", day_partitions(Settings(**setting)))
+    assert plant.tick() == NOTHING
+    plant.telemetry(["2015-01-08"], volt=120.0, age=30)
+    assert plant.tick()[0][0].startswith("2015-01-08")
 
 
 @contextmanager
@@ -304,6 +317,18 @@ def test_days_whose_run_failed_of_a_fault_are_requested_again_after_a_while_and_
     failing.instance.wipe()
     failing.end(ago=61, **tags)
     assert failing.tick() == [("2015-01-01..2015-01-11", "new")]
+
+
+def test_a_day_whose_only_file_was_taken_away_is_requested_again_too(failing):
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    path = failing.telemetry(["2015-01-11"])
+    assert failing.tick() == [("2015-01-11", "new")]
+    failing.end(status=dg.DagsterRunStatus.SUCCESS)
+    path.unlink()
+    os.utime(path.parent, (time.time() - 60,) * 2)
+    assert failing.tick() == [("2015-01-11", "redelivered")]
+    failing.end(ago=61, **{**OF_A_FAULT, "landing/days": "2015-01-11"})
+    assert [days for days, _ in failing.tick()] == ["2015-01-11"]
 
 
 def test_the_wait_doubles_up_to_an_hour_and_ends_after_a_day_of_faults(failing):

@@ -13,13 +13,14 @@ from pdm_assets.automation.plan import SeenStore, mark_days, next_request
 from pdm_assets_tests.builders import day, utc
 
 LATER = utc("2016-01-01 00:00")
-TELEMETRY, MAINTENANCE, FAILURES = "raw/telemetry", "raw/maintenance", "raw/failures"
+TELEMETRY, ERRORS, MAINTENANCE, FAILURES = "raw/telemetry", "raw/errors", "raw/maintenance", "raw/failures"
 
 
-def marks(telemetry, *, maintenance=None, failures=None, lists=None, now=LATER, partitions=None):
+def marks(telemetry, *, errors=None, maintenance=None, failures=None, lists=None, now=LATER, partitions=None):
     return mark_days(
         {
             TELEMETRY: {day(d): f for d, f in telemetry.items()},
+            ERRORS: {day(d): f for d, f in (errors or {}).items()},
             MAINTENANCE: {day(d): f for d, f in (maintenance or {}).items()},
             FAILURES: {day(d): f for d, f in (failures or {}).items()},
         },
@@ -83,17 +84,18 @@ def test_a_failure_report_alone_says_nothing_of_the_days_before_it():
     assert drain(now, seen) == [("2015-01-23", "2015-01-23")]
 
 
-def test_late_data_takes_the_days_that_look_back_on_it():
+def test_late_data_takes_the_days_that_look_back_on_it_and_those_whose_worklists_hold_their_alerts():
+    # scores of the 10th to the 12th change, and an alert of the 12th may be open until the 14th
     landed = whole_january()
     seen = marks({d: f for d, f in landed.items() if d != "2015-01-10"})
-    assert drain(marks(landed), seen) == [("2015-01-10", "2015-01-12")]
+    assert drain(marks(landed), seen) == [("2015-01-10", "2015-01-14")]
 
 
 def test_a_redelivered_file_takes_only_its_days():
     seen = marks(whole_january())
     assert request(marks({**whole_january(), "2015-01-05": "b"}), seen) == (
         "2015-01-05",
-        "2015-01-07",
+        "2015-01-09",
         "redelivered",
     )
 
@@ -102,6 +104,11 @@ def test_the_same_bytes_delivered_again_at_another_time_have_another_request_tha
     first, second = marks({"2015-01-05": "at noon"}), marks({"2015-01-05": "at one"})
     keys = {next_request(now, {}, 2, 2)[0].fingerprint for now in (first, second)}
     assert len(keys) == 2
+
+
+def test_late_errors_reach_as_far_as_late_telemetry():
+    seen = marks(whole_january())
+    assert drain(marks(whole_january(), errors={"2015-01-10": "e"}), seen) == [("2015-01-10", "2015-01-14")]
 
 
 def test_late_maintenance_reaches_all_days_after_it():
@@ -131,7 +138,7 @@ def test_a_new_fleet_list_takes_the_days_it_is_in_force():
 def test_distant_days_are_runs_of_their_own_the_earlier_first():
     seen = marks(whole_january())
     now = marks({**whole_january(), "2015-01-03": "b", "2015-01-15": "b"})
-    assert drain(now, seen) == [("2015-01-03", "2015-01-05"), ("2015-01-15", "2015-01-17")]
+    assert drain(now, seen) == [("2015-01-03", "2015-01-07"), ("2015-01-15", "2015-01-19")]
 
 
 def test_a_day_that_is_no_partition_yet_waits_until_it_is_one():
@@ -165,7 +172,7 @@ def test_every_changed_day_and_its_lookback_is_requested_whatever_landed(before,
 
     seen, now = at(before), at(after)
     changed = {d for d in seen.keys() | now.keys() if seen.get(d) != now.get(d)}
-    owed = {d + dt.timedelta(days=n) for d in changed for n in range(3) if d + dt.timedelta(days=n) in now} | changed
+    owed = {d + dt.timedelta(days=n) for d in changed for n in range(5) if d + dt.timedelta(days=n) in now} | changed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "MAX_DAYS_A_RUN", limit)
         asked = {

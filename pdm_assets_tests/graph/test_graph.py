@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.dependency import NodeHandle
 
 from pdm_assets.definitions import defs
+from pdm_assets.resources.faults import faults_are_told
 
 SNAPSHOT = Path(__file__).parent / "graph.txt"
 
@@ -51,6 +53,16 @@ def test_all_assets_share_their_days_and_their_policy_so_that_a_backfill_is_one_
     identity = (dg.TimeWindowPartitionMapping(), dg.IdentityPartitionMapping())
     for node in nodes:
         assert all(mapping in identity for mapping in node.partition_mappings.values()), node.key
+
+
+def test_a_fault_of_the_machine_is_told_of_whatever_node_of_whatever_job_it_meets():
+    without = [
+        f"{job.name}: {node.name}"
+        for job in defs.get_repository_def().get_all_jobs()
+        for node in job.nodes
+        if faults_are_told not in job.get_all_hooks_for_handle(NodeHandle(node.name, parent=None))
+    ]
+    assert not without
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class DataRoot:
         self.land(DUE)
         month = [DUE - n * DAY for n in range(40)]
         self.table("raw/telemetry", [FIRST, *month])
-        self.table("features/observations", month)
+        self.table("features/observations", [FIRST, *month])
         self.table("models/failure_model", month, model_version=MODEL)
         self.table("scores/component_risk", month)
         unpack(self.root / "saved")

@@ -98,7 +98,7 @@ def test_of_a_data_root_that_is_empty_it_says_that_dagster_never_ran_and_leaves_
     assert result.exit_code == 2
     assert result.output.startswith("CRITICAL: database, daemon, sensor")
     assert f"Dagster has never run on {tmp_path}/dagster" in result.output
-    assert "there are no scores, for no telemetry was taken yet" in result.output
+    assert "there are no scores, for nothing was observed yet" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_a_plant_without_history_enough_for_a_model_is_no_trouble_and_one_with_i
     never = it.says()
     assert (never["scores"].level, never["scores"].what) == (CRITICAL, "no day was ever scored")
     assert (never["model"].level, never["model"].what) == (CRITICAL, "no model is in force (0 are registered)")
-    it.table("raw/telemetry", [DUE - 20 * DAY, DUE])
+    it.table("features/observations", [DUE - 20 * DAY, DUE])  # raw/telemetry has an older row, of a clock that was wrong
     young = it.says()
     # 2 days of look-back, 270 + 30 + 30 of the windows, 3 gaps of 2 days
     first_model = DUE - 20 * DAY + 338 * DAY

@@ -187,6 +187,23 @@ def test_so_is_one_that_is_further_on(instance, clock, lost, status):
     assert clock.now == 1000
 
 
+def test_a_run_elsewhere_has_begun_once_its_code_server_knows_it_and_not_while_that_is_away(instance, clock, monkeypatch, lost):
+    elsewhere = {".dagster/grpc_info": json.dumps({"host": "elsewhere", "port": 4000})}
+    instance.add_run_tags(lost.run.run_id, elsewhere)
+    with pytest.raises(DagsterUserCodeUnreachableError):
+        lost.launch()
+    assert clock.now > 1000 + run_launcher.REQUEST_ARRIVES_S
+
+    def answer(_):
+        known = [lost.run.run_id] if clock.now >= 2005 else []
+        return serialize_value(GetCurrentRunsResult(current_runs=known, serializable_error_info=None))
+
+    monkeypatch.setattr(run_launcher.DagsterGrpcClient, "get_current_runs", answer)
+    clock.now = 2000
+    lost.launch()
+    assert clock.now == 2005
+
+
 def test_a_run_whose_request_was_lost_is_not_launched(clock, lost):
     with pytest.raises(DagsterUserCodeUnreachableError):
         lost.launch()

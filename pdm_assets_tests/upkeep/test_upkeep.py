@@ -13,6 +13,8 @@ from pdm_assets import cli, upkeep_commands
 from pdm_assets.automation.upkeep import upkeep
 from pdm_assets.resources.faults import TRIED_AGAIN
 from pdm_assets.resources.lake import Lake, LakeError
+from pdm_assets.resources.model_store import ModelStore
+from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.resources.upkeep import _days_to_keep, tidy
 from pdm_assets.resources.versions import named_versions, unreadable
 from pdm_assets.schemas.features import DECISIONS, OBSERVATIONS
@@ -140,6 +142,18 @@ def test_tables_of_a_catalog_are_left_to_it():
         tidy(lake, ERRORS, [], NOW)
 
 
+def test_the_job_leaves_the_tables_of_a_catalog_to_it_and_deletes_old_runs_all_the_same(tmp_path):
+    spark = SparkEngine(data=str(tmp_path))
+    lake = Lake(spark=spark, root="lake", catalog="main", schema_name="pdm")
+    resources = {"spark": spark, "lake": lake, "model_store": ModelStore(lake=lake, root="models", horizon_hours=48)}
+    result = upkeep.execute_in_process(resources=resources, instance=dg.DagsterInstance.ephemeral())
+    assert result.success
+    told = {event.step_key: event.step_output_data.metadata for event in result.all_events if event.is_successful_output}
+    assert told["tidy_tables"]["tables"].value == "left to the catalog main, which looks after its own"
+    assert told["forget_old_runs"]["runs_forgotten"].value == 0
+    assert not (tmp_path / "engine").exists()
+
+
 @pytest.fixture
 def pdm(plant, monkeypatch):
     monkeypatch.setattr(upkeep_commands, "_store", lambda: plant.store)
@@ -165,7 +179,7 @@ def test_a_table_returns_to_a_version_or_a_time_and_says_what_is_stale(pdm, plan
     assert lines[0] == f"raw/errors is what it was at version {newest}, and that is version {changed + 1} now"
     assert lines[1] == f"to undo it: pdm-assets lake restore raw/errors --version {changed}"
     assert lines[2] == "1 days changed: 2015-01-02"
-    assert lines[3] == "stale now, from 2015-01-02 to 2015-01-04: materialize in the UI, for these days, all of"
+    assert lines[3] == "stale now, from 2015-01-02 to 2015-01-06: materialize in the UI, for these days, all of"
     assert {"  features/observations", "  scores/component_risk", "  worklist/maintenance"} <= set(lines[4:])
     assert "  labels/component_failures" not in lines
     assert plant.rows("raw/errors", "2015-01-01", "2015-01-31", *ERRORS.column_names) == was
