@@ -171,6 +171,11 @@ class Staging:
         """What is known of the files, None of those that were not staged yet; nothing is staged or withdrawn for the look."""
         return [self._known(file.fingerprint(self.table)) for file in landed]
 
+    def files_with_rows(self) -> int:
+        """How many files with rows were staged and not withdrawn, whether they are still there or not."""
+        folders = [folder for folder in self.root.glob("[!.]*") if not (folder / WITHDRAWN).exists()]
+        return sum(1 for file in map(StagedFile.read, folders) if file is not None and file.rows)
+
     def _known(self, fingerprint: str) -> StagedFile | None:
         folder = self.root / fingerprint
         if fingerprint not in self._manifests or not folder.exists():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from pdm_assets.resources.lake import FORMAT, Lake, LakeError
-from pdm_assets.resources.landing import LandingZone
+from pdm_assets.resources.landing import LandingError, LandingZone
 from pdm_assets.resources.model_store import ModelStore, NoSuchModel
 from pdm_assets.resources.staging import StagedPart
 from pdm_assets.resources.upgrade import differences
@@ -189,7 +189,12 @@ class Verifier:
 
     def _balance(self, table: Table, raw: Days, quarantine: Days) -> Iterator[Finding]:
         """Landed = raw + quarantined + duplicates + superseded. The last two are not stored: keys tell them from lost rows."""
-        look = self.zone.look(table.key)
+        try:
+            look = self.zone.look(table.key)
+        except LandingError as error:
+            what, _, todo = str(error).partition(": ")
+            yield Finding(table.key, what, todo)
+            return
         for file in look.refused:
             todo = "land it corrected, delete the refused file"
             yield Finding(table.key, f"a landed file was refused: {file.refusal}", todo, is_wrong=False)

@@ -112,6 +112,11 @@ def lose_a_landed_file(plant):
     (plant.landing / "failures" / "failures.csv").unlink()
 
 
+def unmount_a_landing_folder(plant):
+    plant.resources["landing"].zone.staged("raw/failures")
+    (plant.landing / "failures").rename(plant.landing / "away")
+
+
 def lose_a_rule(plant):
     metadata = last_metadata(folder(plant, "raw/errors") / "_delta_log")
     del metadata["configuration"]["delta.constraints.error_code_is_known"]
@@ -175,6 +180,7 @@ def garble_the_log(plant):
             "raw/failures: 2015-01-03 hold more rows than landed: files are gone from landing/failures",
             "put the files back",
         ),
+        (unmount_a_landing_folder, "raw/failures: ", "mount it, or put them back"),
         (lose_a_rule, "raw/errors: the constraint error_code_is_known is missing", "it was changed by hand"),
         (
             lose_what_a_model_names,
