@@ -29,7 +29,7 @@ from pdm_assets.resources.landed_columns import (
 )
 from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.landing_mirror import LandingMirror
-from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, folder_of, locked
+from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, folder_of, locked, sync
 from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
 
 __all__ = ["LandingError", "LandingGone", "LandingZone", "StagedFile", "folder_of", "land"]
@@ -85,9 +85,11 @@ def land(source: Path, landing_root: Path) -> list[Path]:
 
 
 def appear(copy: Path, final: Path) -> None:
-    """Land a copy that lies hidden in the folder: whole and at once, with the present time."""
+    """Land a copy that lies hidden in the folder: whole, on the disk before it is seen, and with the present time."""
     os.utime(copy)
+    sync(copy)
     os.replace(copy, final)
+    sync(final.parent)  # a rename is on the disk once its folder is
 
 
 def place_of(copy: Path, name: str) -> tuple[Path, bool]:

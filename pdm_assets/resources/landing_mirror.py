@@ -16,7 +16,7 @@ from typing import Any
 
 from pdm_assets.resources.landed_columns import FORMATS, UNFINISHED, format_of, shown
 from pdm_assets.resources.object_store import StoreError, changed_at, file_system
-from pdm_assets.resources.staging import folder_of, locked
+from pdm_assets.resources.staging import folder_of, locked, sync
 from pdm_assets.schemas.table import Table
 
 OBJECTS = ".objects.json"  # in the folder of a table: the copies that lie there
@@ -180,6 +180,7 @@ class LandingMirror:
             if after != stored or partial.stat().st_size != stored.size:
                 return False
             os.utime(partial, (stored.mtime, stored.mtime))
+            sync(partial)
             os.replace(partial, folder / name)
             return True
         finally:
@@ -187,11 +188,18 @@ class LandingMirror:
 
     def _known(self, folder: Path) -> dict[str, StoredFile]:
         try:
-            return {name: StoredFile(**stored) for name, stored in json.loads((folder / OBJECTS).read_text()).items()}
+            return {name: StoredFile(**stored) for name, stored in json.loads((folder / OBJECTS).read_bytes()).items()}
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, AttributeError) as error:  # a crash of the machine left it cut or empty
+            raise StoreError(
+                f"{folder / OBJECTS} can't be read: {error}. Delete it: a file that is as its object in {self.address}/"
+                f"{folder.name} counts as its copy again. What was a copy of an object that changed or went since stays: delete "
+                "such files beside it, too"
+            ) from error
 
     def _write(self, folder: Path, copies: Mapping[str, StoredFile]) -> None:
         partial = folder / f"{OBJECTS}.part"
         partial.write_text(json.dumps({name: asdict(stored) for name, stored in sorted(copies.items())}, indent=1))
+        sync(partial)
         os.replace(partial, folder / OBJECTS)

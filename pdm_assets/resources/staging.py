@@ -102,25 +102,25 @@ class StagedFile:
 
     @classmethod
     def read(cls, folder: Path) -> "StagedFile | None":
-        """The manifest of a staging folder; None if there is none."""
+        """The manifest of a staging folder; None if there is none, or a crash of the machine left it cut or empty."""
+        day = dt.date.fromisoformat
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
+            repeating = manifest.get("repeating")  # not told by manifests of earlier releases
+            return cls(
+                name=manifest["name"],
+                size=manifest["size"],
+                mtime_ns=manifest["mtime_ns"],
+                fingerprint=manifest["fingerprint"],
+                home_day=day(manifest["home_day"]),
+                columns=tuple(manifest["columns"]),
+                rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
+                parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
+                refusal=manifest["refusal"],
+                repeating=None if repeating is None else frozenset(map(day, repeating)),
+            )
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        day = dt.date.fromisoformat
-        repeating = manifest.get("repeating")  # not told by manifests of earlier releases
-        return cls(
-            name=manifest["name"],
-            size=manifest["size"],
-            mtime_ns=manifest["mtime_ns"],
-            fingerprint=manifest["fingerprint"],
-            home_day=day(manifest["home_day"]),
-            columns=tuple(manifest["columns"]),
-            rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
-            parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
-            refusal=manifest["refusal"],
-            repeating=None if repeating is None else frozenset(map(day, repeating)),
-        )
 
 
 @contextlib.contextmanager
@@ -131,6 +131,15 @@ def locked(folder: Path) -> Iterator[None]:
     with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def sync(path: Path) -> None:
+    """See to it that a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def folder_of(table: Table, landing_root: Path) -> Path:
@@ -225,6 +234,9 @@ class Staging:
             if LandedFile.at(landed.path) != landed:
                 return None
             staged.write(folder)
+            for written in folder.iterdir():
+                sync(written)
+            shutil.rmtree(final, ignore_errors=True)  # its manifest can't be read
             os.rename(folder, final)
             return staged
         except FileNotFoundError:

@@ -82,6 +82,23 @@ def test_the_same_bytes_are_landed_once_and_other_bytes_beside_them(source, tmp_
     assert len(list((root / "telemetry").glob("*.csv"))) == 2
 
 
+def test_what_lands_is_on_the_disk_before_it_is_seen(source, tmp_path, monkeypatch):
+    synced, fsync, replace = [], os.fsync, os.replace
+
+    def note(opened):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{opened}")))
+        fsync(opened)
+
+    def renamed(copy, final):
+        assert copy == synced[-1]
+        replace(copy, final)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", renamed)
+    for path in land(source, tmp_path / "landing"):
+        assert path.parent in synced
+
+
 def test_one_refused_file_keeps_all_of_the_folder_out(source, tmp_path):
     (source / "errors.csv").write_text("when,who\n")
     with pytest.raises(

@@ -164,6 +164,18 @@ def test_a_copy_that_was_not_written_down_is_no_strangers_file(store):
     assert store.zone().passed_over(ERRORS.key) == {}
 
 
+def test_a_list_of_copies_that_a_crash_of_the_machine_left_empty_is_named_with_what_to_do(store):
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    listed = store.root / "landing" / "errors" / ".objects.json"
+    for left in ("", "[]", '{"a.csv": 1}'):
+        listed.write_text(left)
+        with pytest.raises(StoreError, match=rf"{listed} can't be read: .*\. Delete it: a file that is as its object"):
+            store.zone().staged(ERRORS.key)
+    listed.unlink()
+    assert store.rows() == {"a.csv": 1}
+
+
 def test_an_object_that_can_not_be_read_does_not_keep_the_others_from_coming(store, monkeypatch):
     store.put("a.csv", HEADER + ROW)
     store.put("b.csv", HEADER + ROW)
