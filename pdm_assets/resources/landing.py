@@ -192,12 +192,11 @@ class LandingZone:
             StoreError: if files land in an object store that can't be asked.
             LandingGone: if the table had files, and none is there any more.
         """
-        if self.mirror is not None:
-            self.mirror.bring(TABLES[table_key])
-        files = self.files(table_key)
+        unread = {} if self.mirror is None else self.mirror.bring(TABLES[table_key])
+        files, staging = self.files(table_key), self._staging[table_key]
         if not files:
             self.must_be_there(table_key)
-        return self._staging[table_key].of(files)
+        return [*staging.of(files), *(staging.out_of_reach(file, why) for file, why in unread.items())]
 
     def known(self, table_key: str) -> tuple[list[StagedFile], list[LandedFile]]:
         """The settled files that were staged, refused ones too, and those that wait for it; the look itself stages none."""

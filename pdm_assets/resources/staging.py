@@ -193,18 +193,22 @@ class Staging:
                 self._manifests[fingerprint] = manifest
         return self._manifests.get(fingerprint)
 
+    def out_of_reach(self, landed: LandedFile, why: str) -> StagedFile:
+        """A file that can't be opened at present. Not kept: permissions and disks are mended without a change of the file."""
+        name, fingerprint = shown(landed.path), landed.fingerprint(self.table)
+        refusal = f"{name}: {why}. It is tried again until it can, or is gone"
+        return StagedFile(name, landed.size, landed.mtime_ns, fingerprint, _fallback_day(landed), refusal=refusal)
+
     def _stage(self, landed: LandedFile) -> StagedFile | None:
         from pdm_assets.resources.landed_rows import read_landed
         from pdm_assets.resources.staged_buckets import write_rows
 
         name, fingerprint = shown(landed.path), landed.fingerprint(self.table)
         final = self.root / fingerprint
-        changed_on = dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
-        fallback_day = date_in_name(name) or changed_on
+        fallback_day = _fallback_day(landed)
         time_column = next((f.name for f in self.table.columns if f.dataType.typeName() == "timestamp"), None)
         if (trouble := _trouble(landed.path)) is not None:
-            # not kept: permissions and disks are mended without a change of the file
-            return StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=f"{name}: {trouble}")
+            return self.out_of_reach(landed, trouble)
         folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
             try:
@@ -266,6 +270,10 @@ class Staging:
             (self.root / fingerprint / WITHDRAWN).unlink(missing_ok=True)
 
 
+def _fallback_day(landed: LandedFile) -> dt.date:
+    return date_in_name(shown(landed.path)) or dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
+
+
 def _trouble(path: Path) -> str | None:
     """Why a file can't be opened at present, if it can't."""
     try:
@@ -274,5 +282,5 @@ def _trouble(path: Path) -> str | None:
     except FileNotFoundError:
         return None  # the caller sees that it is gone
     except OSError as error:
-        return f"can't be opened: {error.strerror}. It is tried again until it can, or is gone"
+        return f"can't be opened: {error.strerror}"
     return None
