@@ -146,6 +146,7 @@ def _by_list(rows: Sequence[_Row], table: Table) -> dict[dt.date | None, list[_R
 def _judge(zone: LandingZone, lake: Lake, table: Table, copy: Path, name: str, now: dt.datetime) -> tuple[dict[int, str], int]:
     """What is wrong with the lines of a file that would land under a name, and how many of its rows raw has already."""
     tomorrow = now.date() + dt.timedelta(days=1)
+    zone.staging_root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="release-", dir=zone.staging_root) as folder:
         path = Path(shutil.copyfile(copy, Path(folder) / name))
         (staged,) = Staging(Path(folder), table).of([LandedFile.at(path)])
