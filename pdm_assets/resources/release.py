@@ -57,7 +57,9 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
     Raises:
         ReleaseError: if a line can't be let in. Nothing has landed then.
         LandingError: if the file has other columns or can't be read.
+        LakeGone: if the lake is.
     """
+    lake.must_be_there()
     folder = folder_of(table, zone.landing_root)
     columns, rows, problems = _read(corrected, table)
     with locked(zone.landing_root), contextlib.ExitStack() as leftovers:
