@@ -424,6 +424,8 @@ def show_quarantine(
     from pdm_assets.schemas.raw import RAW_TABLES
 
     lake, root = _lake(), _settings().landing_root
+    with _said_plainly():
+        lake.must_be_there()
     if out is not None:
         if table is None:
             raise click.UsageError("--csv needs --table: each table has columns of its own")
@@ -452,6 +454,7 @@ def show_quarantine(
 def release_quarantine(table: "Table", corrected: Path) -> None:
     """Land the rows of CORRECTED, which `show --csv` wrote, if every one is acceptable now; a row is released once."""
     from pdm_assets.resources.engine import EngineError
+    from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.landing import LandingError
     from pdm_assets.resources.landing_zone import Landing
     from pdm_assets.resources.object_store import StoreError
@@ -460,7 +463,7 @@ def release_quarantine(table: "Table", corrected: Path) -> None:
     zone, lake = Landing.of(_settings()).zone, _lake()
     try:
         done = release(zone, lake, table, corrected, f"user {_user()}", dt.datetime.now(dt.UTC))
-    except (ReleaseError, LandingError, StoreError, EngineError) as error:
+    except (ReleaseError, LandingError, LakeError, StoreError, EngineError) as error:
         raise click.ClickException(str(error)) from error
     for path in done.landed:
         click.echo(f"landed {path}")

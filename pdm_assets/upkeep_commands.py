@@ -62,6 +62,7 @@ def lake() -> None:
 @click.option("--table", "name", default=None, help="only this table, such as raw/telemetry")
 def verify(name: str | None) -> None:
     """Look at every file, key, day, balance, version and model anew, without Spark; exit code 1 if something is wrong."""
+    from pdm_assets.definitions import defs
     from pdm_assets.resources.landing_zone import Landing
     from pdm_assets.resources.verify import Verifier, tables_at
 
@@ -69,7 +70,12 @@ def verify(name: str | None) -> None:
     wrong = 0
     with _said_plainly():
         tables = tables_at(store.lake, name)
-        verifier = Verifier(store, Landing.of(of).zone, of.cadence_hours, of.keep_model_data_days, now)
+        graph = defs.resolve_asset_graph()
+        made_from = {
+            key.to_user_string(): [parent.to_user_string() for parent in graph.get(key).parent_keys]
+            for key in graph.get_all_asset_keys()
+        }
+        verifier = Verifier(store, Landing.of(of).zone, of.cadence_hours, of.keep_model_data_days, now, made_from)
         for finding in verifier.findings(tables):
             wrong += finding.is_wrong
             click.echo(f"{'WRONG' if finding.is_wrong else 'note '} {finding.where}: {finding.what}")

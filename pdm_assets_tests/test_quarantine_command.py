@@ -240,6 +240,14 @@ def test_corrected_rows_land_once_reach_raw_and_settle_what_they_correct(plant, 
     assert releases(plant.landing / "telemetry") == {}
 
 
+def test_rows_are_released_though_the_staging_was_deleted(plant, quarantine, corrected):
+    path = corrected("telemetry", {("bad.csv", 3): {"datetime": f"{DAY} 01:00:00"}})
+    shutil.rmtree(plant.landing.parent / "staging")
+    result = quarantine("release", "telemetry", path)
+    assert result.exit_code == 0, result.output
+    assert "1 rows released" in result.output
+
+
 def refused(plant, quarantine, path):
     """What is said of a file of which nothing is let in."""
     before = landed(plant)

@@ -26,6 +26,7 @@ from pdm_assets.health.look import (
 from pdm_assets.health.of_dagster import takes_daily
 from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import LakeError, LakeGone
+from pdm_assets.resources.landing import LandingGone
 from pdm_assets.resources.model_store import NoSuchModel
 from pdm_assets.resources.verify import few, first_line
 from pdm_assets.schemas.features import COMPONENT_RISK, FAILURE_MODEL, OBSERVATIONS
@@ -35,7 +36,13 @@ from pdm_assets.schemas.tables import TABLES
 
 
 def files(look: Look) -> Said:
-    """Which landed files were refused, and what lies there that is never taken?"""
+    """Are the landed files there, which of them were refused, and what lies there that is never taken?"""
+    try:
+        for table in RAW_TABLES:
+            look.zone.must_be_there(table.key)
+    except LandingGone as error:
+        what, _, todo = str(error).partition(": ")
+        return Said(Level.CRITICAL, what, todo)
     refused = [(table.name, file) for table in RAW_TABLES for file in look.zone.known(table.key)[0] if file.refusal]
     metrics = [Metric("pdm_refused_files", len(refused), {})]
     over = [f"{t.name}/{name} ({why})" for t in RAW_TABLES for name, why in look.zone.passed_over(t.key).items()]

@@ -13,6 +13,7 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
 from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
+from pdm_assets.resources.landed_columns import LandingGone
 from pdm_assets.resources.object_store import StoreError
 from pdm_assets.resources.run_launcher import wait_for_code_server, will_be_tried_again
 
@@ -79,7 +80,7 @@ def fault_in(error: BaseException | None) -> Fault | None:
     for each in _chain(error):
         if isinstance(each, EngineOutOfMemory):
             return Fault(str(each), passes=False)
-        if isinstance(each, EngineError | LakeGone | LakeHeld | JobFault | StoreError):
+        if isinstance(each, EngineError | LakeGone | LandingGone | LakeHeld | JobFault | StoreError):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

@@ -6,7 +6,6 @@ line of two fields, which no table has: the platform quarantines it, and its tex
 
 import functools
 import json
-import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -184,16 +183,9 @@ def _keep(folder: Path, name: str, content: bytes, landing_root: Path) -> Path:
         try:
             with copy.open("xb") as target:
                 target.write(content)
-                target.flush()
-                os.fsync(target.fileno())
             # A file that is there already lands anew: what was read after it must not count as landed before.
             final, _ = place_of(copy, name)
             appear(copy, final)
         finally:
             copy.unlink(missing_ok=True)
-        listing = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(listing)  # a rename is on the disk once its folder is
-        finally:
-            os.close(listing)
     return final

@@ -191,7 +191,7 @@ class Lake(dg.ConfigurableResource):
             LakeError: if the table was never written.
         """
         if not self.exists(table):
-            self._is_there()
+            self.must_be_there()
             raise LakeError(f"{table.key} has never been written: materialize it first")
         self.hold()
         reader = self.spark.spark_session.read
@@ -271,7 +271,7 @@ class Lake(dg.ConfigurableResource):
             self._check_format(table)
             self._note_created()
             return
-        self._is_there()
+        self.must_be_there()
         columns = ", ".join(
             f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {quoted(f.metadata['comment'])}"
             for f in table.struct.fields
@@ -386,13 +386,18 @@ class Lake(dg.ConfigurableResource):
             self._note.parent.mkdir(parents=True, exist_ok=True)
             self._note.write_text("" if self._on_disk is not None else self.root)
 
-    def _is_there(self) -> None:
+    @property
+    def was_begun(self) -> bool:
+        """Whether a lake was created here, as far as the data root knows."""
+        return self._note is not None and self._note.exists()
+
+    def must_be_there(self) -> None:
         """See to it that a lake that was created has not gone: a new one in its place would begin without its past.
 
         Raises:
             LakeGone: if it has.
         """
-        if self._note is None or not self._note.exists():
+        if self._note is None or not self.was_begun:
             return
         if self._on_disk is None:
             was = self._note.read_text().strip()
@@ -436,7 +441,7 @@ class Lake(dg.ConfigurableResource):
                 self._opened[location] = opened
             return opened
         except TableNotFoundError as error:
-            self._is_there()
+            self.must_be_there()
             raise LakeError(f"{table.key} has never been written: materialize it first") from error
 
     def version(self, table: Table) -> int:

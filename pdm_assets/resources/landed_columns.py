@@ -25,6 +25,10 @@ class LandingError(ValueError):
     """A file or folder that can't be taken; the text names it, says why and what to do."""
 
 
+class LandingGone(LandingError):
+    """The folder that files of a table were taken from holds none any more: not mounted, moved or deleted."""
+
+
 def format_of(name: str) -> str | None:
     """The format that a file name ends in, or None."""
     return next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), None)

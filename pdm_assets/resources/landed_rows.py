@@ -62,6 +62,9 @@ class CsvReader(RowReader):
         # PyArrow takes hexadecimal whole numbers, and lets an open quote swallow the line end.
         if b"0x" in block or b"0X" in block or _has_open_quote(block):
             return None
+        # It ends rows at a lone carriage return too, and skips blank lines: one of each, and the count is right again.
+        if block.count(b"\r") != block.count(b"\r\n"):
+            return None
         lines = block.count(b"\n")
         types = {name: NAIVE if kind == UTC else kind for name, kind in self.types.items()}
         parsed = _parse(block, types)

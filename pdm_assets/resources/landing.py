@@ -20,6 +20,7 @@ from pdm_assets.resources.landed_columns import (
     FORMATS,
     UNFINISHED,
     LandingError,
+    LandingGone,
     columns_of,
     format_of,
     open_file,
@@ -28,10 +29,10 @@ from pdm_assets.resources.landed_columns import (
 )
 from pdm_assets.resources.landed_table import LandedTable
 from pdm_assets.resources.landing_mirror import LandingMirror
-from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, folder_of, locked
+from pdm_assets.resources.staging import LandedFile, StagedFile, Staging, folder_of, locked, sync
 from pdm_assets.schemas.raw import FILE_STEMS, MACHINES, RAW_TABLES
 
-__all__ = ["LandingError", "LandingZone", "StagedFile", "folder_of", "land"]
+__all__ = ["LandingError", "LandingGone", "LandingZone", "StagedFile", "folder_of", "land"]
 
 SETTLED_SECONDS = 1.0
 COPY_BYTES = 1 << 20
@@ -84,9 +85,11 @@ def land(source: Path, landing_root: Path) -> list[Path]:
 
 
 def appear(copy: Path, final: Path) -> None:
-    """Land a copy that lies hidden in the folder: whole and at once, with the present time."""
+    """Land a copy that lies hidden in the folder: whole, on the disk before it is seen, and with the present time."""
     os.utime(copy)
+    sync(copy)
     os.replace(copy, final)
+    sync(final.parent)  # a rename is on the disk once its folder is
 
 
 def place_of(copy: Path, name: str) -> tuple[Path, bool]:
@@ -123,10 +126,15 @@ class LandingZone:
         A file is settled when it did not change within the last second. One that grows again later counts as
         a new file then. Hidden and temporary names, links, folders and other formats are passed over.
         """
+        landed, now = self._landed(table_key), time.time()
+        settled = [file for file in landed if abs(now - file.mtime_ns / 1e9) >= SETTLED_SECONDS]
+        return sorted(settled, key=lambda file: (file.mtime_ns, file.path.name))
+
+    def _landed(self, table_key: str) -> list[LandedFile]:
         folder = folder_of(TABLES[table_key], self.landing_root)
         if not folder.is_dir():
             return []
-        settled = []
+        landed = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
@@ -134,12 +142,24 @@ class LandingZone:
                     continue
                 try:
                     if entry.is_file(follow_symlinks=False):
-                        settled.append(LandedFile.at(folder / name))
+                        landed.append(LandedFile.at(folder / name))
                 except FileNotFoundError:
                     continue
-        now = time.time()
-        settled = [file for file in settled if abs(now - file.mtime_ns / 1e9) >= SETTLED_SECONDS]
-        return sorted(settled, key=lambda file: (file.mtime_ns, file.path.name))
+        return landed
+
+    def must_be_there(self, table_key: str) -> None:
+        """See to it that the files of a table have not all gone: taken for deleted, every row of them would leave the tables.
+
+        Raises:
+            LandingGone: if they have.
+        """
+        had = 0 if self._landed(table_key) else self._staging[table_key].files_with_rows()
+        if had:
+            folder, staged = folder_of(TABLES[table_key], self.landing_root), self._staging[table_key].root
+            raise LandingGone(
+                f"{folder} holds none of the {had} files that it had: mount it, or put them back. If their rows are to leave "
+                f"the tables, delete {staged}"
+            )
 
     def passed_over(self, table_key: str) -> dict[str, str]:
         """What lies in the folder of a table and is never taken, by name, with what it is.
@@ -170,10 +190,13 @@ class LandingZone:
 
         Raises:
             StoreError: if files land in an object store that can't be asked.
+            LandingGone: if the table had files, and none is there any more.
         """
-        if self.mirror is not None:
-            self.mirror.bring(TABLES[table_key])
-        return self._staging[table_key].of(self.files(table_key))
+        unread = {} if self.mirror is None else self.mirror.bring(TABLES[table_key])
+        files, staging = self.files(table_key), self._staging[table_key]
+        if not files:
+            self.must_be_there(table_key)
+        return [*staging.of(files), *(staging.out_of_reach(file, why) for file, why in unread.items())]
 
     def known(self, table_key: str) -> tuple[list[StagedFile], list[LandedFile]]:
         """The settled files that were staged, refused ones too, and those that wait for it; the look itself stages none."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pdm_assets.resources.landed_columns import FORMATS, UNFINISHED, format_of, shown
 from pdm_assets.resources.object_store import StoreError, changed_at, file_system
-from pdm_assets.resources.staging import folder_of, locked
+from pdm_assets.resources.staging import LandedFile, folder_of, locked, sync
 from pdm_assets.schemas.table import Table
 
 OBJECTS = ".objects.json"  # in the folder of a table: the copies that lie there
@@ -67,19 +67,21 @@ class LandingMirror:
         self.landing_root = landing_root
         self._listings: dict[str, tuple[float, list[tuple[str, StoredFile | str]]]] = {}
 
-    def bring(self, table: Table) -> None:
+    def bring(self, table: Table) -> dict[LandedFile, str]:
         """Copy what is new or has changed, whole and with the object's time, and remove copies whose object is gone.
 
         Files that landed here otherwise, released rows among them, stay; of an object with such a file's name there is no copy
         (see `passed_over`).
 
+        Returns: the objects that can't be read, as the files that they would be, with why. Nothing else waits for them.
+
         Raises:
-            StoreError: if the store can't be asked, an object can't be read (the others are copied), or the store has none of
-                the objects that it had: then the address is wrong or what it held was lost, and the copies stay.
+            StoreError: if the store can't be asked, or has none of the objects that it had: then the address is wrong or what
+                it held was lost, and the copies stay.
         """
         folder = folder_of(table, self.landing_root)
         if self._is_settled(folder, self._objects(table)):
-            return
+            return {}
         with locked(folder):
             there, known = self._objects(table, afresh=True), self._known(folder)
             if known and there.keys().isdisjoint(known):
@@ -90,7 +92,7 @@ class LandingMirror:
             for name in known.keys() - there.keys():
                 (folder / name).unlink(missing_ok=True)
             copies = {name: stored for name, stored in known.items() if name in there}
-            trouble = None
+            unread = {}
             for name, stored in sorted(there.items(), key=lambda entry: (entry[1].changed_at, entry[0])):
                 if self._is_anothers(folder, name, stored, known):
                     continue
@@ -103,11 +105,10 @@ class LandingMirror:
                         if len(copies) % NOTED_EVERY == 0:
                             self._write(folder, copies)
                 except StoreError as error:
-                    trouble = trouble or error
+                    unread[LandedFile(folder / name, stored.size, int(stored.mtime * 1e9))] = str(error)
             if copies != known:
                 self._write(folder, copies)
-            if trouble is not None:
-                raise trouble
+            return unread
 
     def passed_over(self, table: Table) -> dict[str, str]:
         """Objects that are never copied, by name, with why. Hidden names and those of unfinished files are left out."""
@@ -176,10 +177,11 @@ class LandingMirror:
             except Exception as error:  # as above; what is wrong with the disk here names its file
                 if isinstance(error, OSError) and error.filename is not None:
                     raise
-                raise StoreError(f"PDM_LANDING: {self.address}/{table.name}/{name} can't be read: {error}") from error
+                raise StoreError(f"can't be read in {self.address}/{table.name}: {error}") from error
             if after != stored or partial.stat().st_size != stored.size:
                 return False
             os.utime(partial, (stored.mtime, stored.mtime))
+            sync(partial)
             os.replace(partial, folder / name)
             return True
         finally:
@@ -187,11 +189,18 @@ class LandingMirror:
 
     def _known(self, folder: Path) -> dict[str, StoredFile]:
         try:
-            return {name: StoredFile(**stored) for name, stored in json.loads((folder / OBJECTS).read_text()).items()}
+            return {name: StoredFile(**stored) for name, stored in json.loads((folder / OBJECTS).read_bytes()).items()}
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, AttributeError) as error:  # a crash of the machine left it cut or empty
+            raise StoreError(
+                f"{folder / OBJECTS} can't be read: {error}. Delete it: a file that is as its object in {self.address}/"
+                f"{folder.name} counts as its copy again. What was a copy of an object that changed or went since stays: "
+                "delete such files beside it, too"
+            ) from error
 
     def _write(self, folder: Path, copies: Mapping[str, StoredFile]) -> None:
         partial = folder / f"{OBJECTS}.part"
         partial.write_text(json.dumps({name: asdict(stored) for name, stored in sorted(copies.items())}, indent=1))
+        sync(partial)
         os.replace(partial, folder / OBJECTS)

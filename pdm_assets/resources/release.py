@@ -57,7 +57,9 @@ def release(zone: LandingZone, lake: Lake, table: Table, corrected: Path, by: st
     Raises:
         ReleaseError: if a line can't be let in. Nothing has landed then.
         LandingError: if the file has other columns or can't be read.
+        LakeGone: if the lake is.
     """
+    lake.must_be_there()
     folder = folder_of(table, zone.landing_root)
     columns, rows, problems = _read(corrected, table)
     with locked(zone.landing_root), contextlib.ExitStack() as leftovers:
@@ -154,6 +156,7 @@ def _by_list(rows: Sequence[_Row], table: Table) -> dict[dt.date | None, list[_R
 def _judge(zone: LandingZone, lake: Lake, table: Table, copy: Path, name: str, now: dt.datetime) -> tuple[dict[int, str], int]:
     """What is wrong with the lines of a file that would land under a name, and how many of its rows raw has already."""
     tomorrow = now.date() + dt.timedelta(days=1)
+    zone.staging_root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="release-", dir=zone.staging_root) as folder:
         path = Path(shutil.copyfile(copy, Path(folder) / name))
         (staged,) = Staging(Path(folder), table).of([LandedFile.at(path)])

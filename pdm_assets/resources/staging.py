@@ -102,25 +102,25 @@ class StagedFile:
 
     @classmethod
     def read(cls, folder: Path) -> "StagedFile | None":
-        """The manifest of a staging folder; None if there is none."""
+        """The manifest of a staging folder; None if there is none, or a crash of the machine left it cut or empty."""
+        day = dt.date.fromisoformat
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
+            repeating = manifest.get("repeating")  # not told by manifests of earlier releases
+            return cls(
+                name=manifest["name"],
+                size=manifest["size"],
+                mtime_ns=manifest["mtime_ns"],
+                fingerprint=manifest["fingerprint"],
+                home_day=day(manifest["home_day"]),
+                columns=tuple(manifest["columns"]),
+                rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
+                parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
+                refusal=manifest["refusal"],
+                repeating=None if repeating is None else frozenset(map(day, repeating)),
+            )
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        day = dt.date.fromisoformat
-        repeating = manifest.get("repeating")  # not told by manifests of earlier releases
-        return cls(
-            name=manifest["name"],
-            size=manifest["size"],
-            mtime_ns=manifest["mtime_ns"],
-            fingerprint=manifest["fingerprint"],
-            home_day=day(manifest["home_day"]),
-            columns=tuple(manifest["columns"]),
-            rows_by_day={day(text): rows for text, rows in manifest["rows_by_day"].items()},
-            parts=tuple(StagedPart(folder / name, day(first), day(last)) for name, first, last in manifest["parts"]),
-            refusal=manifest["refusal"],
-            repeating=None if repeating is None else frozenset(map(day, repeating)),
-        )
 
 
 @contextlib.contextmanager
@@ -135,6 +135,15 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+def sync(path: Path) -> None:
+    """See to it that a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def folder_of(table: Table, landing_root: Path) -> Path:
@@ -175,6 +184,11 @@ class Staging:
         """What is known of the files, None of those that were not staged yet; nothing is staged or withdrawn for the look."""
         return [self._known(file.fingerprint(self.table)) for file in landed]
 
+    def files_with_rows(self) -> int:
+        """How many files with rows were staged and not withdrawn, whether they are still there or not."""
+        folders = [folder for folder in self.root.glob("[!.]*") if not (folder / WITHDRAWN).exists()]
+        return sum(1 for file in map(StagedFile.read, folders) if file is not None and file.rows)
+
     def _known(self, fingerprint: str) -> StagedFile | None:
         folder = self.root / fingerprint
         if fingerprint not in self._manifests or not folder.exists():
@@ -183,18 +197,22 @@ class Staging:
                 self._manifests[fingerprint] = manifest
         return self._manifests.get(fingerprint)
 
+    def out_of_reach(self, landed: LandedFile, why: str) -> StagedFile:
+        """A file that can't be opened at present. Not kept: permissions and disks are mended without a change of the file."""
+        name, fingerprint = shown(landed.path), landed.fingerprint(self.table)
+        refusal = f"{name}: {why}. It is tried again until it can, or is gone"
+        return StagedFile(name, landed.size, landed.mtime_ns, fingerprint, _fallback_day(landed), refusal=refusal)
+
     def _stage(self, landed: LandedFile) -> StagedFile | None:
         from pdm_assets.resources.landed_rows import read_landed
         from pdm_assets.resources.staged_buckets import write_rows
 
         name, fingerprint = shown(landed.path), landed.fingerprint(self.table)
         final = self.root / fingerprint
-        changed_on = dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
-        fallback_day = date_in_name(name) or changed_on
+        fallback_day = _fallback_day(landed)
         time_column = next((f.name for f in self.table.columns if f.dataType.typeName() == "timestamp"), None)
         if (trouble := _trouble(landed.path)) is not None:
-            # not kept: permissions and disks are mended without a change of the file
-            return StagedFile(name, landed.size, landed.mtime_ns, fingerprint, fallback_day, refusal=f"{name}: {trouble}")
+            return self.out_of_reach(landed, trouble)
         folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
             try:
@@ -224,6 +242,9 @@ class Staging:
             if LandedFile.at(landed.path) != landed:
                 return None
             staged.write(folder)
+            for written in folder.iterdir():
+                sync(written)
+            shutil.rmtree(final, ignore_errors=True)  # its manifest can't be read
             os.rename(folder, final)
             return staged
         except FileNotFoundError:
@@ -253,6 +274,10 @@ class Staging:
             (self.root / fingerprint / WITHDRAWN).unlink(missing_ok=True)
 
 
+def _fallback_day(landed: LandedFile) -> dt.date:
+    return date_in_name(shown(landed.path)) or dt.datetime.fromtimestamp(landed.mtime_ns / 1e9, dt.UTC).date()
+
+
 def _trouble(path: Path) -> str | None:
     """Why a file can't be opened at present, if it can't."""
     try:
@@ -261,5 +286,5 @@ def _trouble(path: Path) -> str | None:
     except FileNotFoundError:
         return None  # the caller sees that it is gone
     except OSError as error:
-        return f"can't be opened: {error.strerror}. It is tried again until it can, or is gone"
+        return f"can't be opened: {error.strerror}"
     return None

@@ -57,8 +57,9 @@ def upgrade(lake: Lake) -> Iterator[tuple[Table, Migration]]:
     """Bring every table to the present format, saying each step once it is taken.
 
     Raises:
-        LakeError: as of `add_what_is_declared`, or if a table is of a later release.
+        LakeError: as of `add_what_is_declared`, or if a table is of a later release or the lake is gone.
     """
+    lake.must_be_there()
     for table in lake.tables():
         stored = lake.format_of(table)
         if stored > MIGRATIONS[-1].format:

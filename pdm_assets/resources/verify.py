@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from pdm_assets.resources.lake import FORMAT, Lake, LakeError
-from pdm_assets.resources.landing import LandingZone
+from pdm_assets.resources.landed_table import LandedTable
+from pdm_assets.resources.landing import LandingError, LandingZone
 from pdm_assets.resources.model_store import ModelStore, NoSuchModel
 from pdm_assets.resources.staging import StagedPart
 from pdm_assets.resources.upgrade import differences
-from pdm_assets.resources.versions import named_versions, unreadable
+from pdm_assets.resources.versions import NamedVersions, named_versions, unreadable
 from pdm_assets.schemas.features import COMPONENT_FAILURES, COMPONENT_RISK, DECISIONS, FAILURE_MODEL, OBSERVATIONS, REGISTRY
 from pdm_assets.schemas.raw import MACHINES, MAINTENANCE, RAW_TABLES, TELEMETRY, quarantine_of
 from pdm_assets.schemas.table import DATE, Table
@@ -65,6 +66,7 @@ class Verifier:
     cadence_hours: int
     keep_model_data_days: int | None
     now: dt.datetime
+    made_from: Mapping[str, Collection[str]]  # keys of tables by key
 
     @property
     def lake(self) -> Lake:
@@ -80,10 +82,10 @@ class Verifier:
         if self.lake.catalog or "://" in self.lake.root:
             raise LakeError("lake verify reads a local lake: these tables are in a catalog or an object store")
         seen: dict[str, Days] = {}
+        named: NamedVersions = {}
         try:
             named = named_versions(self.store, self.keep_model_data_days, self.now)
         except UNREADABLE as error:
-            named = {}
             yield Finding(
                 REGISTRY.key, f"it can't be read, so what models name is not known: {first_line(str(error))}", RESTORE_FILES
             )
@@ -92,9 +94,15 @@ class Verifier:
             yield from self._versions(table, named.get(table.key, {}))
         for table in RAW_TABLES:
             if {table.key, quarantine_of(table).key} <= seen.keys():
-                yield from self._balance(table, seen[table.key], seen[quarantine_of(table).key])
+                try:
+                    look = self.zone.look(table.key)
+                except LandingError as error:
+                    what, _, todo = str(error).partition(": ")
+                    yield Finding(table.key, what, todo)
+                    continue
+                yield from self._balance(look, seen[table.key], seen[quarantine_of(table).key])
         if {table.key for table in self.lake.tables()} <= {table.key for table in tables}:
-            yield from self._without_log()
+            yield from self._absent(named)
             yield from _coverage(seen, self.lake)
             yield from self._models()
 
@@ -126,12 +134,32 @@ class Verifier:
             seen[table.key] = dict(zip(files, looked, strict=True))
         yield from _data(table, seen[table.key])
 
-    def _without_log(self) -> Iterator[Finding]:
-        for table in TABLES.values():
+    def _absent(self, named: NamedVersions) -> Iterator[Finding]:
+        """Tables that are not there and should be: their files are, what was made from them, or what they are made from."""
+        there = {table.key for table in self.lake.tables()}
+        landed = self._landed() if there or self.lake.was_begun else {}
+        for table in (table for table in TABLES.values() if table.key not in there):
             folder = Path(self.lake.location(table))
-            if not self.lake.exists(table) and folder.is_dir() and any(folder.iterdir()):
+            made = sorted(key for key in there if table.key in self.made_from.get(key, ()))
+            made += sorted({f"model {each}" for models in named.get(table.key, {}).values() for each in models})
+            if folder.is_dir() and any(folder.iterdir()):
                 what = "its folder holds files, but no log that says which of them are the table"
                 yield Finding(table.key, what, "put the table's _delta_log back from a backup")
+            elif made or landed.get(table.key):
+                why = f"these were made from it: {few(made)}" if made else f"{landed[table.key]} files of it landed"
+                todo = f"put its folder back from a backup, or materialize {table.key} of all days"
+                yield Finding(table.key, f"it is not there, although {why}", todo)
+
+    def _landed(self) -> dict[str, int]:
+        """Files, by the tables that have rows of them: a raw table and its quarantine."""
+        found = {}
+        for table in RAW_TABLES:
+            try:
+                staged, waiting = self.zone.known(table.key)
+            except LandingError:  # said with its balance
+                continue
+            found[table.key] = found[quarantine_of(table).key] = sum(1 for file in staged if file.rows) + len(waiting)
+        return found
 
     def _versions(self, table: Table, named: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
         for version, models in sorted(named.items()):
@@ -187,9 +215,9 @@ class Verifier:
         ends = {-(-(each % (24 * hour)) // hour) for each in pc.unique(micros).to_pylist()}
         return bool(ends & set(observation_hours(self.cadence_hours)))
 
-    def _balance(self, table: Table, raw: Days, quarantine: Days) -> Iterator[Finding]:
+    def _balance(self, look: LandedTable, raw: Days, quarantine: Days) -> Iterator[Finding]:
         """Landed = raw + quarantined + duplicates + superseded. The last two are not stored: keys tell them from lost rows."""
-        look = self.zone.look(table.key)
+        table = look.table
         for file in look.refused:
             todo = "land it corrected, delete the refused file"
             yield Finding(table.key, f"a landed file was refused: {file.refusal}", todo, is_wrong=False)
@@ -228,11 +256,11 @@ class Verifier:
             what = f"{few(too_many)} hold more rows than landed: files are gone from landing/{table.name}, or were replaced"
             yield Finding(table.key, what, f"put the files back; {again} only if the rows are to go too")
         if odd:
-            yield from self._lost(table, odd, {day: quarantine[day].rows for day in odd if day in quarantine})
+            yield from self._lost(look, odd, {day: quarantine[day].rows for day in odd if day in quarantine})
 
-    def _lost(self, table: Table, days: list[dt.date], quarantined: Mapping[dt.date, int]) -> Iterator[Finding]:
+    def _lost(self, look: LandedTable, days: list[dt.date], quarantined: Mapping[dt.date, int]) -> Iterator[Finding]:
         """A landed row whose key is not in raw must be in quarantine, and a raw row's key must have landed."""
-        look, first = self.zone.look(table.key), self.zone.first_day
+        table, first = look.table, self.zone.first_day
         key = [*table.unique, DATE]
         parts = {part.path for file in look.files for part in file.parts if any(_holds(part, day, first) for day in days)}
         landed = pa.concat_tables(pq.read_table(path, columns=[*key, "problem"]) for path in sorted(parts))
@@ -304,6 +332,10 @@ def _coverage(seen: Mapping[str, Days], lake: Lake) -> Iterator[Finding]:
     ):
         if gaps := sorted(day for day in expected - has if day in _span(has)):
             yield Finding(table.key, f"{few(gaps)} are empty, although {why}", f"materialize {table.key} of these days")
+    for table in (REGISTRY, DECISIONS) if in_force else ():
+        if not lake.exists(table):
+            what = f"it is not there, although {FAILURE_MODEL.key} names models"
+            yield Finding(table.key, what, "put its folder back from a backup")
 
 
 def _span(days: set[dt.date]) -> set[dt.date]:
@@ -350,8 +382,9 @@ def tables_at(lake: Lake, name: str | None) -> list[Table]:
     """The stored tables, or the one of a name.
 
     Raises:
-        LakeError: if there is none of that name.
+        LakeError: if there is none of that name, or the lake is gone.
     """
+    lake.must_be_there()
     stored = lake.tables()
     chosen = [table for table in stored if name in (None, table.key)]
     if name is not None and not chosen:

@@ -111,6 +111,8 @@ class Sensor:
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
             path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):  # the last of a table: that it is meant must be said
+                shutil.rmtree(self.plant.landing.parent / "staging" / path.parent.name, ignore_errors=True)
             return
         path.write_text("\n".join([HEADERS[path.parent.name], *content[1]]) + "\n")
         os.utime(path, (next(CLOCK),) * 2)

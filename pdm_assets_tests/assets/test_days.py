@@ -122,6 +122,7 @@ def test_duplicates_collapse_and_of_two_files_the_later_wins_and_both_are_counte
 
 
 def test_materialized_again_an_empty_day_commits_nothing_and_a_file_taken_back_takes_its_rows_along(plant):
+    plant.land("errors", "april.csv", "2015-04-30 05:00:00,1,error1")
     plant.land("errors", "may.csv", "2015-05-01 05:00:00,1,error1")
     assert plant.run("2015-05-01", tables="machines errors").success
     assert plant.rows("raw/errors", "2015-05-01", "2015-05-01", "machine_id") == [(1,)]

@@ -17,6 +17,7 @@ from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.definitions import defs
 from pdm_assets.partitions import day_partitions
 from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.landing import LandingGone
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.spark import SparkEngine
@@ -253,6 +254,34 @@ def test_a_file_that_is_taken_away_and_put_back_is_taken_each_time(plant):
         os.utime(path.parent, (time.time() - 60,) * 2)  # no news by itself
         assert "2015-01-05" in plant.tick()[0][0]
     assert plant.tick() == NOTHING
+
+
+@pytest.mark.parametrize("gone", ["landing", "landing/telemetry", "landing/machines"])
+def test_what_is_not_mounted_fails_the_tick_and_asks_for_no_day_to_be_emptied(plant, gone):
+    plant.telemetry(JANUARY)
+    plant.tick()
+    cursor, away = plant.cursor, plant.root / "away"
+    (plant.root / gone).rename(away)
+    for is_empty in (False, True):
+        if is_empty:
+            (plant.root / gone).mkdir()
+            os.utime(plant.root / gone, (time.time() - 60,) * 2)
+        with pytest.raises(LandingGone, match="holds none of the 1 files that it had: mount it"):
+            plant.tick()
+    (plant.root / gone).rmdir()
+    away.rename(plant.root / gone)
+    assert (plant.tick(), json.loads(plant.cursor)["seen"]) == (NOTHING, json.loads(cursor)["seen"])
+
+
+def test_the_days_of_the_last_file_are_emptied_once_its_staging_is_deleted_too(plant):
+    plant.telemetry(JANUARY)
+    plant.tick()
+    path = plant.land("failures", "failures.csv", "datetime,machineID,failure\n2015-01-03 06:00:00,1,comp1\n")
+    assert plant.tick() == [("2015-01-03..2015-01-10", "late")]
+    path.unlink()
+    shutil.rmtree(plant.root / "staging" / "failures")
+    os.utime(path.parent, (time.time() - 60,) * 2)
+    assert plant.tick() == [("2015-01-03..2015-01-10", "redelivered")]
 
 
 @pytest.mark.parametrize("cursor", ["{", json.dumps({"version": 1, "seen": None, "requests": "many"})])

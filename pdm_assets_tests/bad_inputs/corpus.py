@@ -186,6 +186,12 @@ CASES = (
         (AT, f"{DAY} 07:00:00"),
     ),
     Case("carriage returns alone", rows(ROW, end="\r"), named="carriage returns alone"),
+    Case(
+        "a carriage return within a line and a blank line",  # as many rows for PyArrow as there are line ends
+        rows(f"{at(f'{DAY} 05:00:00')}\r{volt('')}", "", at(f"{DAY} 07:00:00")),
+        (f"{DAY} 07:00:00",),
+        {2: "11 fields where 6 are expected"},
+    ),
     Case("zeros after a crash", rows(ROW).encode() + b"\0" * 4096, (AT,), {3: "1 fields where 6 are expected"}),
     Case(
         "a line of 10 MB",

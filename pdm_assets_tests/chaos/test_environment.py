@@ -15,6 +15,7 @@ from pdm_assets.resources import engine as engine_module
 from pdm_assets.resources.engine import Engine, EngineError, EngineOutOfMemory, Sizing
 from pdm_assets.resources.faults import DENIED, ENDING, FULL, LOST, NO_MEMORY, READ_ONLY, TRIED_AGAIN, fault_in
 from pdm_assets.resources.lake import LakeError, LakeGone
+from pdm_assets.resources.landing import LandingGone
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
@@ -55,7 +56,8 @@ def test_a_fault_is_told_from_an_error_of_the_data(error, fault):
 
 def test_what_is_out_of_memory_is_not_tried_again_and_an_engine_that_died_is():
     out_of_memory, died, gone = EngineOutOfMemory("too little"), EngineError("killed"), LakeGone("not mounted")
-    assert [fault_in(caused("x", e)).passes for e in (out_of_memory, died, gone)] == [False, True, True]
+    unmounted = LandingGone("not mounted")
+    assert [fault_in(caused("x", e)).passes for e in (out_of_memory, died, gone, unmounted)] == [False, True, True, True]
     assert not NO_MEMORY.passes
 
 
@@ -144,6 +146,19 @@ def test_a_lake_that_is_gone_is_not_begun_anew(plant, tmp_path, is_empty):
     away.rename(lake)
     assert plant.run("2015-01-02", tables="machines").success
     assert len(plant.rows("raw/machines", "2015-01-01", "2015-01-02", "machine_id")) == 4
+
+
+@pytest.mark.parametrize("is_empty", [True, False], ids=["an empty mount point", "no folder"])
+def test_a_landing_folder_that_is_gone_empties_no_table(plant, tmp_path, is_empty):
+    assert plant.run("2015-01-01", "2015-01-02", tables=TELEMETRY).success
+    before, folder = telemetry(plant), plant.landing / "telemetry"
+    folder.rename(tmp_path / "away")
+    if is_empty:
+        folder.mkdir()
+    failed = plant.run("2015-01-01", "2015-01-02", tables=TELEMETRY)
+    assert not failed.success
+    assert f"{folder} holds none of the 1 files that it had: mount it" in said(plant, failed)
+    assert telemetry(plant) == before
 
 
 @pytest.mark.slow

@@ -371,6 +371,17 @@ def test_a_lake_that_is_not_mounted_is_told_of(it):
     assert "is gone, and it was there before: mount it" in said["lake"].what
 
 
+def test_landed_files_that_are_not_mounted_are_told_of(it):
+    it.land(DUE - DAY)
+    (it.root / "landing").rename(it.root / "away")
+    said = it.says()["files"]
+    folder = it.root / "landing" / "telemetry"
+    assert (said.level, said.what) == (CRITICAL, f"{folder} holds none of the 2 files that it had")
+    assert said.todo.startswith("mount it, or put them back")
+    (it.root / "away").rename(it.root / "landing")
+    assert it.says()["files"].level == OK
+
+
 def test_a_table_that_was_removed_is_told_of_and_one_without_rows_is_none(it):
     telemetry = it.root / "lake" / "raw" / "telemetry"
     telemetry.rename(it.root / "away")

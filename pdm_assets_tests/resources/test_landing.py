@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from pdm_assets.resources.landed_columns import columns_of
 from pdm_assets.resources.landed_rows import read_landed
-from pdm_assets.resources.landing import LandingError, LandingZone, land
+from pdm_assets.resources.landing import LandingError, LandingGone, LandingZone, land
 from pdm_assets.resources.landing_zone import Landing
 from pdm_assets.schemas.raw import MACHINES
 from pdm_assets.schemas.raw import TELEMETRY as TELEMETRY_TABLE
@@ -79,6 +80,23 @@ def test_the_same_bytes_are_landed_once_and_other_bytes_beside_them(source, tmp_
     assert [path.name for path in land(source, root)] == ["PdM_telemetry-2.csv", "machines-2015-06-01-2.csv"]
     assert land(source, root) == []
     assert len(list((root / "telemetry").glob("*.csv"))) == 2
+
+
+def test_what_lands_is_on_the_disk_before_it_is_seen(source, tmp_path, monkeypatch):
+    synced, fsync, replace = [], os.fsync, os.replace
+
+    def note(opened):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{opened}")))
+        fsync(opened)
+
+    def renamed(copy, final):
+        assert copy == synced[-1]
+        replace(copy, final)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", renamed)
+    for path in land(source, tmp_path / "landing"):
+        assert path.parent in synced
 
 
 def test_one_refused_file_keeps_all_of_the_folder_out(source, tmp_path):
@@ -327,10 +345,65 @@ def test_a_fleet_list_touches_the_day_it_is_in_force_from(zone):
 
 def test_rows_of_a_file_that_is_taken_away_are_gone(zone):
     path = put(zone, "telemetry/a.csv", telemetry("2015-01-01 06:00"))
-    assert zone.landed_rows("raw/telemetry", FIRST_DAY, day("2015-01-02")) == {FIRST_DAY: 1}
+    put(zone, "telemetry/b.csv", telemetry("2015-01-02 06:00"))
+    assert zone.landed_rows("raw/telemetry", FIRST_DAY, day("2015-01-03")) == {FIRST_DAY: 1, day("2015-01-02"): 1}
     path.unlink()
-    assert zone.landed_rows("raw/telemetry", FIRST_DAY, day("2015-01-02")) == {}
+    assert zone.landed_rows("raw/telemetry", FIRST_DAY, day("2015-01-03")) == {day("2015-01-02"): 1}
+    assert list(zone.days_touched("raw/telemetry")) == [day("2015-01-02")]
+
+
+@pytest.mark.parametrize("left", ["no root", "no folder", "an empty mount point", "nothing that could land"])
+def test_a_folder_whose_files_have_all_gone_is_not_taken_for_one_whose_files_were_deleted(zone, tmp_path, left):
+    for n in (1, 2):
+        put(zone, f"telemetry/{n}.csv", telemetry(f"2015-01-0{n} 06:00"))
+    put(zone, "errors/a.csv", "datetime,machineID,errorID\n2015-01-01 06:00:00,1,error1")
+    before = zone.days_touched("raw/telemetry")
+    assert len(zone.staged("raw/errors")) == 1
+    folder = zone.landing_root / "telemetry"
+    moved = zone.landing_root if left == "no root" else folder
+    moved.rename(tmp_path / "away")
+    if left in ("an empty mount point", "nothing that could land"):
+        folder.mkdir()
+    if left == "nothing that could land":
+        for name in ("3.csv.part", ".4.csv", "notes.txt"):
+            (folder / name).write_text(telemetry("2015-01-03 06:00"))
+    said = rf"{folder} holds none of the 2 files that it had: mount it, .* delete {tmp_path}/staging/telemetry"
+    again = LandingZone(zone.landing_root, zone.staging_root, FIRST_DAY)  # another process
+    for each in (zone, again):
+        for look in (each.days_touched, each.look):
+            with pytest.raises(LandingGone, match=said):
+                look("raw/telemetry")
+    if left != "no root":
+        assert len(zone.staged("raw/errors")) == 1
+    assert zone.staged("raw/failures") == []  # never had any
+    shutil.rmtree(folder, ignore_errors=True)
+    (tmp_path / "away").rename(moved)
+    assert zone.days_touched("raw/telemetry") == before
+
+
+def test_rows_of_the_last_file_go_once_one_says_that_it_is_meant(zone, tmp_path):
+    path = put(zone, "telemetry/a.csv", telemetry("2015-01-01 06:00"))
+    assert list(zone.days_touched("raw/telemetry")) == [FIRST_DAY]
+    path.unlink()
+    with pytest.raises(LandingGone, match="none of the 1 files"):
+        zone.look("raw/telemetry")
+    shutil.rmtree(tmp_path / "staging" / "telemetry")
     assert zone.days_touched("raw/telemetry") == {}
+    assert zone.landed_rows("raw/telemetry", FIRST_DAY, day("2015-01-02")) == {}
+    put(zone, "telemetry/b.csv", telemetry("2015-01-03 06:00"))
+    assert list(zone.days_touched("raw/telemetry")) == [day("2015-01-03")]
+
+
+def test_the_only_file_can_be_replaced_by_one_of_another_name_and_a_refused_one_deleted(zone):
+    path = put(zone, "telemetry/a.csv", telemetry("2015-01-01 06:00"))
+    assert list(zone.days_touched("raw/telemetry")) == [FIRST_DAY]
+    path.unlink()
+    put(zone, "telemetry/b.csv", telemetry("2015-01-02 06:00"))
+    assert list(zone.days_touched("raw/telemetry")) == [day("2015-01-02")]
+    refused = put(zone, "failures/2015-01-01.csv", "when,what")
+    assert list(zone.days_touched("raw/failures")) == [FIRST_DAY]
+    refused.unlink()
+    assert zone.days_touched("raw/failures") == {}
 
 
 def test_a_data_root_may_have_any_name(tmp_path, spark):

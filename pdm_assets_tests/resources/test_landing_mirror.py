@@ -164,20 +164,57 @@ def test_a_copy_that_was_not_written_down_is_no_strangers_file(store):
     assert store.zone().passed_over(ERRORS.key) == {}
 
 
+def test_a_list_of_copies_that_a_crash_of_the_machine_left_empty_is_named_with_what_to_do(store):
+    store.put("a.csv", HEADER + ROW)
+    store.rows()
+    listed = store.root / "landing" / "errors" / ".objects.json"
+    for left in ("", "[]", '{"a.csv": 1}'):
+        listed.write_text(left)
+        with pytest.raises(StoreError, match=rf"{listed} can't be read: .*\. Delete it: a file that is as its object"):
+            store.zone().staged(ERRORS.key)
+    listed.unlink()
+    assert store.rows() == {"a.csv": 1}
+
+
 def test_an_object_that_can_not_be_read_does_not_keep_the_others_from_coming(store, monkeypatch):
     store.put("a.csv", HEADER + ROW)
     store.put("b.csv", HEADER + ROW)
+    address = f"s3://{BUCKET}/{store.prefix}/errors"
+    said = f"a.csv: can't be read in {address}: Access Denied. It is tried again until it can, or is gone"
+    with monkeypatch.context() as patch:
+        closed(patch, "a.csv")
+        assert store.rows() == {"b.csv": 1, "a.csv": 0}
+        assert store.there() == {"b.csv"}
+        zone = store.zone()
+        assert [file.refusal for file in zone.staged(ERRORS.key)] == [None, said]
+        # that of the row, and that of the object's time, whose run says what is wrong
+        assert set(zone.days_touched(ERRORS.key)) == {dt.date(2015, 1, 1), dt.datetime.now(dt.UTC).date()}
+        assert [file.refusal for file in zone.look(ERRORS.key).refused] == [said]
+    S3FileSystem.clear_instance_cache()
+    assert store.rows() == {"a.csv": 1, "b.csv": 1}
+
+
+def test_of_an_object_whose_new_version_can_not_be_read_the_earlier_one_stays(store, monkeypatch):
+    store.put("a.csv", HEADER + ROW)
+    assert store.rows() == {"a.csv": 1}
+    store.put("a.csv", HEADER)
+    closed(monkeypatch, "a.csv")
+    refusals = {file.rows: file.refusal for file in store.zone().staged(ERRORS.key)}
+    assert refusals[1] is None
+    assert "Access Denied" in refusals[0]
+
+
+def closed(patch, name):
+    """An object that is listed, and may not be read."""
     get = S3FileSystem.get_file
 
     def denied(self, there, here, **more):
-        if there.endswith("a.csv"):
+        if there.endswith(f"/{name}"):
             raise PermissionError("Access Denied")
         return get(self, there, here, **more)
 
-    monkeypatch.setattr(S3FileSystem, "get_file", denied)
-    with pytest.raises(StoreError, match=r"errors/a\.csv can't be read: Access Denied"):
-        store.zone().staged(ERRORS.key)
-    assert store.there() == {"b.csv"}
+    patch.setattr(S3FileSystem, "get_file", denied)
+    S3FileSystem.clear_instance_cache()  # one that was made before has a method of its own
 
 
 def test_a_name_that_is_taken_leaves_the_zone_quiet(store):

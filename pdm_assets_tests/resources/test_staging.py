@@ -479,6 +479,36 @@ def test_a_file_is_staged_once_and_read_back_the_same(tmp_path):
     assert Staging(tmp_path / "staging", TELEMETRY).of([landed]) == [first]
 
 
+@pytest.mark.parametrize("left", ["", "\0" * 300, '{"name": "t.csv", ', "{}", "null", '["t.csv"]'])
+def test_a_file_whose_manifest_a_crash_of_the_machine_left_unreadable_is_staged_again(tmp_path, left):
+    first = stage(tmp_path, "t.csv", HEADER + ROW)
+    folder = tmp_path / "staging" / first.fingerprint
+    (folder / "manifest.json").write_text(left)
+    (folder / "left-over.parquet").touch()
+    staging, landed = Staging(tmp_path / "staging", TELEMETRY), [LandedFile.at(tmp_path / "t.csv")]
+    assert staging.known(landed) == [None]
+    assert staging.of(landed) == [first]
+    assert StagedFile.read(folder) == first
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", *(part.path.name for part in first.parts)}
+
+
+def test_what_is_staged_is_on_the_disk_before_it_is_seen(tmp_path, monkeypatch):
+    synced, fsync, rename = set(), os.fsync, os.rename
+
+    def note(opened):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{opened}")).name)
+        fsync(opened)
+
+    def renamed(source, target):
+        assert {path.name for path in source.iterdir()} == synced
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", renamed)
+    staged = stage(tmp_path, "t.csv", HEADER + ROW)
+    assert synced == {"manifest.json", staged.parts[0].path.name}
+
+
 def test_a_file_that_changes_while_it_is_staged_is_left_for_later(tmp_path):
     (tmp_path / "t.csv").write_text(HEADER + ROW)
     seen = LandedFile.at(tmp_path / "t.csv")

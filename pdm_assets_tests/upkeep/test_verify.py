@@ -6,11 +6,13 @@ import shutil
 import time
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from pdm_assets import cli
+from pdm_assets_tests.builders import day
 from pdm_assets_tests.upkeep.saved import MODEL, commit, last_metadata
 
 
@@ -112,6 +114,11 @@ def lose_a_landed_file(plant):
     (plant.landing / "failures" / "failures.csv").unlink()
 
 
+def unmount_a_landing_folder(plant):
+    plant.resources["landing"].zone.staged("raw/failures")
+    (plant.landing / "failures").rename(plant.landing / "away")
+
+
 def lose_a_rule(plant):
     metadata = last_metadata(folder(plant, "raw/errors") / "_delta_log")
     del metadata["configuration"]["delta.constraints.error_code_is_known"]
@@ -132,6 +139,19 @@ def forget_a_model(plant):
 
 def lose_the_log(plant):
     shutil.rmtree(folder(plant, "labels/component_failures") / "_delta_log")
+
+
+def lose_a_table(plant):
+    shutil.rmtree(folder(plant, "features/observations"))
+
+
+def lose_a_raw_table(plant):
+    shutil.rmtree(folder(plant, "raw/telemetry"))
+
+
+def lose_a_quarantine(plant):
+    plant.resources["landing"].zone.staged("raw/errors")
+    shutil.rmtree(folder(plant, "quarantine/errors"))
 
 
 def garble_the_log(plant):
@@ -175,6 +195,7 @@ def garble_the_log(plant):
             "raw/failures: 2015-01-03 hold more rows than landed: files are gone from landing/failures",
             "put the files back",
         ),
+        (unmount_a_landing_folder, "raw/failures: ", "mount it, or put them back"),
         (lose_a_rule, "raw/errors: the constraint error_code_is_known is missing", "it was changed by hand"),
         (
             lose_what_a_model_names,
@@ -184,6 +205,17 @@ def garble_the_log(plant):
         (damage_a_model, f"model {MODEL}: model {MODEL} is registered, but ", "Restore the folder from a backup"),
         (forget_a_model, f"model {MODEL}: models/decisions promotes it, but models/registry does not know it", "restore both"),
         (lose_the_log, "labels/component_failures: its folder holds files, but no log", "put the table's _delta_log back"),
+        (
+            lose_a_table,
+            f"features/observations: it is not there, although these were made from it: model {MODEL}",
+            "put its folder back",
+        ),
+        (
+            lose_a_raw_table,
+            "raw/telemetry: it is not there, although these were made from it: features/",
+            "materialize raw/telemetry of all",
+        ),
+        (lose_a_quarantine, "quarantine/errors: it is not there, although 1 files of it landed", "put its folder back"),
         (garble_the_log, "raw/machines: its log can't be read", "put the table's _delta_log back from a backup"),
     ],
 )
@@ -196,6 +228,45 @@ def test_each_damage_is_said_with_what_to_do(verify, plant, damage, said, todo):
     assert todo in lines[place + 1]
     # A damage that one finding tells of is told once.
     assert sum(line.startswith("WRONG") for line in lines) <= 2, result.output
+
+
+@pytest.mark.parametrize("left", ["no folder", "an empty mount point", "empty folders"])
+def test_a_lake_that_is_gone_is_not_taken_for_one_with_which_nothing_is_wrong(verify, plant, left):
+    root = plant.landing.parent
+    plant.resources["landing"].zone.staged("raw/errors")
+    (root / ".lake.created").touch()
+    shutil.rmtree(root / "lake")
+    if left != "no folder":
+        (root / "lake" / ("raw" if left == "empty folders" else "")).mkdir(parents=True)
+    result = verify()
+    assert result.exit_code == 1
+    if left == "empty folders":
+        assert "WRONG raw/errors: it is not there, although 1 files of it landed" in result.output
+        return
+    said = f"Error: the lake {root}/lake is gone, and it was there before: mount it"
+    for command in (
+        ["lake", "verify"],
+        ["lake", "verify", "--table", "raw/errors"],
+        ["lake", "upgrade"],
+        ["quarantine", "show"],
+    ):
+        result = CliRunner().invoke(cli.main, command)
+        assert (result.exit_code, result.output[: len(said)]) == (1, said), command
+
+
+def test_a_registry_that_is_gone_is_told_of_by_the_models_that_the_days_name(verify, plant):
+    days = pa.table({"date": [day("2015-01-02")], "model_version": [MODEL]})
+    write_deltalake(folder(plant, "models/failure_model"), days, partition_by=["date"])
+    for table in ("registry", "decisions"):
+        shutil.rmtree(folder(plant, "models") / table)
+    said = verify().output
+    for table in ("registry", "decisions"):
+        assert f"WRONG models/{table}: it is not there, although models/failure_model names models" in said
+
+
+def test_of_files_that_wait_for_the_first_run_nothing_is_wrong(verify, plant):
+    shutil.rmtree(plant.landing.parent / "lake")
+    assert verify().output == "0 tables looked at: nothing is wrong\n"
 
 
 def test_what_has_just_landed_is_waiting_and_not_wrong(verify, plant):
