@@ -22,7 +22,7 @@ READ = (COMPONENT_RISK, OBSERVATIONS, MAINTENANCE, FAILURES, ERRORS)
     group_name="worklist",
     kinds={"spark", "delta"},
     owners=["team:reliability"],
-    code_version="2",
+    code_version="1",
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     deps=[table.key.split("/") for table in READ],
@@ -36,7 +36,7 @@ def maintenance(
     An alarm is open until the component is replaced or fails, or a horizon has passed since its last alert. Its reasons are
     found by asking the model again without each sign. As a page and as CSV in data/reports/worklist.
     """
-    from pdm_assets.models.worklist import ranked, visits
+    from pdm_assets.models.worklist import ranked
     from pdm_assets.models.worklist_page import as_csv, page, table
     from pdm_assets.resources.open_alarms import OpenAlarms, lines_by_day
 
@@ -46,8 +46,7 @@ def maintenance(
     rows = []
     for day in alarms.by_day:
         lines = ranked(found.get(day, []))
-        to_do = visits(lines, capacity)
-        rows += [(n, n <= to_do, *dataclasses.astuple(line), day) for n, line in enumerate(lines, start=1)]
+        rows += [(n, n <= capacity, *dataclasses.astuple(line), day) for n, line in enumerate(lines, start=1)]
         html = page(
             day,
             lines,
@@ -61,7 +60,7 @@ def maintenance(
                 "page": dg.MetadataValue.path(reports.write(f"worklist/{day}.html", html)),
                 "csv": dg.MetadataValue.path(reports.write(f"worklist/{day}.csv", as_csv(lines, capacity))),
                 "open_alarms": len(lines),
-                "expected_saving": sum(line.expected_saving for line in lines[:to_do]),
+                "expected_saving": sum(line.expected_saving for line in lines[:capacity]),
             },
             asset_key=context.asset_key,
             partition_key=day.isoformat(),

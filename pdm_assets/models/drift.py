@@ -12,6 +12,9 @@ BINS = 10
 WINDOW_DAYS = 7  # that a day's drift is measured over, the day included
 MOVED = 0.25  # the usual reading of PSI: below 0.1 stable, above 0.25 moved
 MORE_MISSING = 0.1  # of the observations
+# An edge is a value that was seen, often that of most rows. The same value made elsewhere may differ in its last digits, as
+# probabilities do, NumPy's in training and Spark's in scoring: it belongs to the same bin.
+ROUNDING = 1e-9  # of the edge
 # An odd day raises no alarm: it takes so many of the latest days, and the latest itself.
 K, N = 3, 5
 
@@ -37,10 +40,13 @@ def reference_of(values: Floats, weights: Floats | None = None) -> Reference:
     missing = float(weights[~known].sum() / weights.sum()) if len(values) else 1.0
     if not known.any():
         return Reference((), (), missing)
-    edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS))
+    deciles = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS))
+    slack = ROUNDING * np.abs(deciles)
+    edges = deciles + slack
     if len(edges) == 1:
         # all but a constant: with an edge right below it, one that falls leaves its bin as one that rises does
-        edges = np.array([np.nextafter(edges[0], -np.inf), edges[0]])
+        below = deciles - slack if slack[0] else np.nextafter(deciles, -np.inf)
+        edges = np.append(below, edges)
     bins = np.bincount(np.searchsorted(edges, values[known]), weights[known], minlength=len(edges) + 1)
     return Reference(tuple(edges.tolist()), tuple((bins / bins.sum()).tolist()), missing)
 

@@ -93,11 +93,3 @@ class Line:
 def ranked(lines: Sequence[Line]) -> list[Line]:
     """The greatest expected saving first; of equal ones the older alarm."""
     return sorted(lines, key=lambda line: (-line.expected_saving, line.first_alerted_at, line.machine_id, line.component))
-
-
-def visits(lines: Sequence[Line], capacity: int) -> int:
-    """How many of the ranked lines a crew of so many visits should see to: those that a visit is expected to save something at.
-
-    An alarm stays open for a horizon after its last alert, and its probability may have fallen meanwhile.
-    """
-    return sum(line.expected_saving > 0 for line in lines[:capacity])

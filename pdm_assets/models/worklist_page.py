@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment
 
 from pdm_assets.models import markdown
-from pdm_assets.models.worklist import Line, visits
+from pdm_assets.models.worklist import Line
 
 CHART_DAYS = 14
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: full width
@@ -35,7 +35,7 @@ the crew can see to {{ capacity }} a day. A probability is that of a failure wit
 {% if lines %}<table><thead><tr><th class="number">#</th><th>machine</th><th>component</th><th>why</th>
 <th class="number">probability</th><th>last {{ chart_days }} days</th><th class="number">hours left, about</th>
 <th class="number">days since replacement</th><th class="number">saves, about</th><th>alerted (UTC)</th></tr></thead><tbody>
-{% for line in lines %}<tr{% if loop.index > visits %} class="beyond"{% endif %}>
+{% for line in lines %}<tr{% if loop.index > capacity %} class="beyond"{% endif %}>
 <td class="number">{{ loop.index }}</td><td>{{ line.machine_id }}</td><td>{{ line.component }}</td>
 <td><ul>{% for reason in line.reasons.split("; ") %}<li>{{ reason }}</li>{% endfor %}</ul></td>
 <td class="number">{{ "%.0f" | format(100 * line.probability) }} %</td>
@@ -48,9 +48,8 @@ the crew can see to {{ capacity }} a day. A probability is that of a failure wit
 <td>{{ line.first_alerted_at.strftime("%d %b %H:%M") }}<br>
 <small>last {{ line.last_alerted_at.strftime("%d %b %H:%M") }}<br>{{ line.episode_id }}</small></td></tr>
 {% endfor %}</tbody></table>
-<p><small>Grey lines are beyond the crew's capacity, or a visit would cost more than it is expected to save. The dashed line is
-the probability from which on it is an alert. An alarm stays until the component is replaced or fails, or {{ horizon_hours }} h
-have passed since its last alert. Models: {{ models }}.
+<p><small>Grey lines are beyond the crew's capacity. The dashed line is the probability from which on it is an alert. An alarm
+stays until the component is replaced or fails, or {{ horizon_hours }} h have passed since its last alert. Models: {{ models }}.
 </small></p>
 {% else %}<p>Nothing to see to.</p>{% endif %}
 </body></html>
@@ -65,7 +64,6 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
         day=day,
         lines=lines,
         capacity=capacity,
-        visits=visits(lines, capacity),
         horizon_hours=horizon_hours,
         chart_days=CHART_DAYS,
         width=WIDTH,
@@ -83,7 +81,6 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
         return "nothing to see to"
     timing = ("alerted (UTC)", "hours left", "days since replacement")
     columns = ("", "machine", "component", "probability", *timing, "saves", "within capacity", "why")
-    to_do = visits(lines, capacity)
     rows = [
         (
             n,
@@ -94,7 +91,7 @@ def table(lines: Sequence[Line], limit: int, capacity: int) -> str:
             _whole(its.expected_hours_left, "not known"),
             _whole(its.days_since_replacement, "never"),
             f"{its.expected_saving:,.0f}",
-            "yes" if n <= to_do else "no",
+            "yes" if n <= capacity else "no",
             _unbroken(its.reasons),
         )
         for n, its in enumerate(lines[:limit], start=1)
@@ -109,12 +106,11 @@ def _unbroken(reasons: str) -> str:
 
 
 def as_csv(lines: Sequence[Line], capacity: int) -> str:
-    """The lines with their rank and whether the crew should see to them, one column a field."""
-    to_do = visits(lines, capacity)
+    """The lines with their rank and whether the crew can see to them, one column a field."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["rank", "is_within_capacity", *(field.name for field in dataclasses.fields(Line))])
-    writer.writerows([n, n <= to_do, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
+    writer.writerows([n, n <= capacity, *map(_cell, dataclasses.astuple(line))] for n, line in enumerate(lines, start=1))
     return out.getvalue()
 
 

@@ -189,7 +189,7 @@ WORKLIST = Table(
     key="worklist/maintenance",
     columns=(
         column("rank", T.IntegerType(), "1 is what a visit is expected to save most at"),
-        column("is_within_capacity", T.BooleanType(), "rank up to PDM_CREW_VISITS_A_DAY, and a visit is expected to save"),
+        column("is_within_capacity", T.BooleanType(), "rank up to PDM_CREW_VISITS_A_DAY"),
         column("episode_id", T.StringType(), "machine, component and first alert: the same from day to day"),
         MACHINE_ID,
         COMPONENT,

@@ -388,9 +388,7 @@ def test_the_worklist_has_a_line_for_each_open_alarm_with_its_reason_and_its_pag
         key: first for key, (first, _) in began.items()
     }
     assert sorted(line["rank"] for line in lines) == list(range(1, len(lines) + 1))
-    for line in lines:
-        can_and_should = line["rank"] <= SETTINGS.crew_visits_a_day and line["expected_saving"] > 0
-        assert line["is_within_capacity"] == can_and_should
+    assert all(line["is_within_capacity"] == (line["rank"] <= SETTINGS.crew_visits_a_day) for line in lines)
     savings = [line["expected_saving"] for line in sorted(lines, key=lambda line: line["rank"])]
     assert savings == sorted(savings, reverse=True)
     for line in lines:

@@ -21,7 +21,7 @@ def test_a_reference_is_the_deciles_of_the_known_values_and_the_share_of_the_oth
 
 def test_few_distinct_values_make_few_bins():
     reference = reference_of(np.array([0.0] * 85 + [1.0] * 15))
-    assert reference.edges == (0.0, 1.0)
+    assert reference.edges == pytest.approx((0.0, 1.0))
     assert reference.shares == pytest.approx([0.85, 0.15, 0.0])
 
 
@@ -111,3 +111,17 @@ def test_the_same_distribution_stays_below_its_limit_and_a_moved_level_does_not(
 )
 def test_one_odd_day_raises_no_alarm(flags, lasts):
     assert is_lasting([flag == "1" for flag in flags]) is lasts
+
+
+@pytest.mark.parametrize("usual", [0.013, 1 / 3])
+@pytest.mark.parametrize("others", [0, 150, 300])
+def test_a_value_that_differs_in_its_last_digit_has_not_moved(usual, others):
+    """A tree says one probability of most rows; in training NumPy makes it, in scoring Spark."""
+    rare = np.linspace(0.5, 0.9, others)
+    reference = reference_of(np.concatenate([np.full(1_000, usual), rare]))
+    for direction in (-1.0, 2.0):
+        again = np.concatenate([np.full(1_000, np.nextafter(usual, direction)), rare])
+        counts = count_by_day(again, np.zeros(len(again), int), 1, reference)
+        assert stability(reference, counts[0]) == pytest.approx(0.0)
+    moved = np.concatenate([np.full(1_000, usual * 1.001), rare])
+    assert stability(reference, count_by_day(moved, np.zeros(len(moved), int), 1, reference)[0]) > 1.0

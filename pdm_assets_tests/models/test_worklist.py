@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdm_assets.models.events import HOUR, Costs, Moments
-from pdm_assets.models.worklist import Episode, Line, expected_hours_left, expected_saving, open_episodes, ranked, visits
+from pdm_assets.models.worklist import Episode, Line, expected_hours_left, expected_saving, open_episodes, ranked
 from pdm_assets.models.worklist_page import as_csv, page, table
 from pdm_assets_tests.builders import day, utc
 
@@ -122,15 +122,6 @@ def test_the_page_shows_each_line_and_what_is_beyond_capacity_and_loads_nothing(
     # 14 days are 180 wide: the first point lies 13.25 days before the end of the day, the last a quarter of a day
     assert 'points="9.6,39.0 176.8,10.5"' in html
     assert "http" not in html
-
-
-def test_a_visit_that_saves_nothing_is_not_one_of_those_that_the_crew_should_make():
-    lines = [line(1, 50.0), line(2, 0.0), line(3, -820.0)]
-    assert [visits(lines, capacity) for capacity in (0, 1, 2, 3)] == [0, 1, 1, 1]
-    histories = {its.episode_id: [] for its in lines}
-    assert page(day("2026-03-02"), lines, histories, capacity=3, horizon_hours=48).count('class="beyond"') == 2
-    assert [row.split(",")[:2] for row in as_csv(lines, 3).splitlines()[1:]] == [["1", "True"], ["2", "False"], ["3", "False"]]
-    assert table(lines, 3, 3).count("| yes |") == 1
 
 
 def test_the_page_of_a_quiet_day_says_so():
