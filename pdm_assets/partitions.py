@@ -1,7 +1,7 @@
 """The day partitions that every asset shares, and which days a day reads.
 
 This is the one place below the command line that reads the environment: Dagster needs the partitions when a definition is
-made, and all assets must share one object, or the daemon will not put them into one run (dagster notes 2.3).
+made, and all assets must share one object, or the daemon will not put them into one run.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """The rolling-origin backtest: what a model trained for the first of each month would have been worth in the month before it.
 
 A fold is the training of that day (training.train): fitted, calibrated and given thresholds on the days before its test window,
-one horizon apart, so a fold's figures are of days that its model knew nothing of (field notes 1.4).
+one horizon apart, so a fold's figures are of days that its model knew nothing of.
 """
 
 import dataclasses

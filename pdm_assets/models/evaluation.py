@@ -50,6 +50,16 @@ class Outcomes(NamedTuple):
         return Outcomes(self.probability[chosen], self.fails[chosen], self.observations.where(chosen), chosen[chosen])
 
 
+def pooled(components: Sequence[Outcomes]) -> tuple[Floats, Bools, Floats]:
+    """Several components' decided outcomes as one: probability, whether it failed, and how often that component fails."""
+    rates = [np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in components]
+    return (
+        np.concatenate([its.probability for its in components]),
+        np.concatenate([its.fails for its in components]),
+        np.concatenate(rates),
+    )
+
+
 @dataclass(frozen=True)
 class History:
     """What happened to one component of the fleet, as far as it was known."""

@@ -266,7 +266,7 @@ def pool(parts: Sequence[Judged]) -> Judged:
 
 
 def summarize(judged: Judged, costs: Costs) -> EventMetrics:
-    """The metrics of field notes 1.4 from the counts by machine."""
+    """The metrics of a window from the counts by machine."""
     failures, caught = int(judged.failures.sum()), int(judged.caught.sum())
     right, wrong = int(judged.true_episodes.sum()), int(judged.false_episodes.sum())
     months = judged.machine_days.sum() / DAYS_A_MONTH
@@ -293,7 +293,7 @@ def cost_by_machine(judged: Judged, costs: Costs) -> Floats:
     Failures of the window's first horizon are not judged, so of its false episodes as large a share is not charged. What a
     replaced episode saved or cost is not known, and not charged.
 
-    Field notes 1.4 has TrueEp for Caught. But a failure is repaired once, however many episodes told of it, and an episode that
+    Not cTP TrueEp, as is often written: a failure is repaired once, however many episodes told of it, and an episode that
     tells of a failure after the window is charged to no window that counts the failure: with TrueEp, whoever warns earlier pays
     for repairs that whoever warns late does not.
     """
@@ -307,7 +307,7 @@ def cost_by_machine(judged: Judged, costs: Costs) -> Floats:
 def resampled(judged: Judged, costs: Costs, resamples: int = 1_000, seed: int = 0) -> dict[str, tuple[float, float]]:
     """90 % intervals of the metrics that are ratios of counts, of the median lead and of cost, by drawing whole machines.
 
-    A machine's episodes depend on each other, machines do not: so machines are drawn, not rows (field notes 1.4).
+    A machine's episodes depend on each other, machines do not: so machines are drawn, not rows.
     """
     if not len(judged.machine):
         return {}

@@ -1,7 +1,9 @@
 """Metrics of one component's probabilities, observation by observation: pure functions of arrays.
 
 `probability` is float64 in [0, 1], `fails` is bool, one element per observation. A metric that the data
-can't tell (no failing observation, none that is healthy) is None. Formulas: field notes 1.4.
+can't tell (no failing observation, none that is healthy) is None.
+Sources: Brier, Monthly Weather Review 78 (1950), and his score's skill; the expected calibration error of Naeini, Cooper and
+Hauskrecht, AAAI 2015, with bins of equal mass; Platt, Advances in Large Margin Classifiers (1999), for smoothed targets.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The gate: a model takes charge only if it is better than the one in charge, on later rows that neither has learnt from.
 
-Conditions of field notes 1.4 as data: each has a name, what was found and whether it holds, so a refusal says why.
+Conditions are data: each has a name, what was found and whether it holds, so a refusal says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def decide(challenger: Contender, incumbent: Contender | None, rules: Sequence[Contender], costs: Costs) -> Verdict:
-    """Weigh a challenger (field notes 1.4).
+    """Weigh a challenger.
 
     Against an incumbent: cheaper with 90 % confidence (machines drawn in pairs) and no dearer than the best rule, no event
     recall of a component down by more than 0.03, an alarm load up to twice the incumbent's, or more by as much as it catches

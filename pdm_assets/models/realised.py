@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pdm_assets.models.evaluation import POOLED, History, Outcomes, machine_days, said_and_came_true
+from pdm_assets.models.evaluation import POOLED, History, Outcomes, machine_days, pooled, said_and_came_true
 from pdm_assets.models.events import (
     DAY,
     HOUR,
@@ -87,7 +87,7 @@ def realise(
         c: History(its.failures.where(its.failures.at < end), its.closings.where(its.closings.at < end))
         for c, its in history.items()
     }
-    judged, decided, parts = {}, {}, {}
+    judged, judged_alarms, parts = {}, {}, {}
     for component, its in given.items():
         past = known[component]
         begin = max(end - length - horizon, int(its.observations.at.min(initial=end)))
@@ -97,14 +97,14 @@ def realise(
             return judge(part.observations, part.is_alert, past.failures, past.closings, start=start, end=until, rules=rules)
 
         judged[component] = judging(begin, end)
-        decided[component] = judging(begin, end - horizon)
+        judged_alarms[component] = judging(begin, end - horizon)
         part = its.between(end - length - horizon, end - horizon)
         fails = hours_ahead(part.observations, past.failures) <= rules.horizon_hours
         is_decided = are_decided(part.observations, past.failures, past.closings, rules.horizon_hours)
         parts[component] = Outcomes(part.probability, fails, part.observations, is_decided), part.is_alert
 
     def realised(name: str, components: list[str]) -> Realised:
-        failures, alarms = pool([judged[c] for c in components]), pool([decided[c] for c in components])
+        failures, alarms = pool([judged[c] for c in components]), pool([judged_alarms[c] for c in components])
         of_failures, of_alarms = summarize(failures, costs), summarize(alarms, costs)
         events = replace(
             of_alarms,
@@ -118,14 +118,12 @@ def realise(
         )
         any_alert = np.any([parts[c][1] for c in components], axis=0)
         first = parts[components[0]][0]
-        known_of = [parts[c][0].decided for c in components]
+        outcomes = [parts[c][0].decided for c in components]
         alerting = [parts[c][1][parts[c][0].is_decided] for c in components]
-        probability = np.concatenate([its.probability for its in known_of])
-        fails = np.concatenate([its.fails for its in known_of])
+        probability, fails, rate = pooled(outcomes)
         said, came_true = said_and_came_true(
-            [(its.probability, its.fails, is_alert) for its, is_alert in zip(known_of, alerting, strict=True)]
+            [(its.probability, its.fails, is_alert) for its, is_alert in zip(outcomes, alerting, strict=True)]
         )
-        rate = np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in known_of])
         return Realised(
             component=name,
             window_days=window_days,

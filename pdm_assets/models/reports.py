@@ -89,7 +89,7 @@ def _from_to(interval: tuple[float, float] | None, form: str) -> str:
 
 
 def observations(card: ModelCard) -> Tabular:
-    """Alerts by observation, to compare with the reference, which counts rows (field notes 1.1)."""
+    """Alerts by observation, to compare with the reference, which counts rows."""
     rows = []
     for name, said in card.metrics["test"].items():
         counts = (said.true_alerts, said.false_alerts, said.missed, said.true_quiet)

@@ -1,4 +1,4 @@
-"""What a model must beat: rules without any learning, never acting, and maintenance by the calendar (field notes 1.4)."""
+"""What a model must beat: rules without any learning, never acting, and maintenance by the calendar."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pdm_assets.models.metrics import Bools, Floats
 from pdm_assets.schemas.raw import CHANNEL_NAMES, ERROR_CODES, OWN_SIGNS
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
 
-SHIFTED_FROM = 3.0  # standard errors of the mean; a real step is 4 to 9 of them (field notes 2.2)
+SHIFTED_FROM = 3.0  # standard errors of the mean; a real step is 4 to 9 of them on the public data set
 CALENDAR_DAYS = (15, 30, 45, 60, 90, 120, 180)
 SHIFT_HOURS = min(LOOKBACK_HOURS)
 

@@ -14,7 +14,7 @@ from pdm_assets.models import metrics
 from pdm_assets.models.calibration import CostCurve, Platt, cheapest_threshold, cost_curve, fair_threshold, fit_platt
 from pdm_assets.models.card import ModelCard, WindowCounts
 from pdm_assets.models.drift import reference_of
-from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, report
+from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, pooled, report
 from pdm_assets.models.events import Costs, Moments, Rules, are_decided
 from pdm_assets.models.pipeline import NULLABLE_FEATURES, Parameters, fit_pipeline, importances
 from pdm_assets.models.promotion import Condition, Contender, Verdict, decide
@@ -455,13 +455,8 @@ def _alerts(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -
 def _metrics(outcomes: Mapping[str, Outcomes], thresholds: Mapping[str, float]) -> dict[str, metrics.Metrics]:
     decided = {c: outcome.decided for c, outcome in outcomes.items()}
     alerts = {c: its[outcomes[c].is_decided] for c, its in _alerts(outcomes, thresholds).items()}
-    pooled = metrics.evaluate(
-        np.concatenate([its.probability for its in decided.values()]),
-        np.concatenate([its.fails for its in decided.values()]),
-        np.concatenate(list(alerts.values())),
-        np.concatenate([np.full(len(its.fails), its.fails.mean() if len(its.fails) else 0.0) for its in decided.values()]),
-    )
+    probability, fails, rate = pooled(list(decided.values()))
     return {
         **{c: metrics.evaluate(its.probability, its.fails, alerts[c]) for c, its in decided.items()},
-        POOLED: pooled,
+        POOLED: metrics.evaluate(probability, fails, np.concatenate(list(alerts.values())), rate),
     }

@@ -64,7 +64,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
 def mark_days(context: dg.OutputContext, metadata: Mapping[dt.date, Mapping[str, Any]]) -> None:
     """Give each day of a run its own metadata: add_output_metadata would copy the same to all of them."""
     for day, entries in metadata.items():
-        # semi-private, and the only way in 1.13 (dagster notes 1.9)
+        # semi-private, and the only way in 1.13
         context.step_context.add_asset_metadata(dict(entries), asset_key=context.asset_key, partition_key=day.isoformat())
 
 

@@ -3,7 +3,7 @@
 A supervisor process owns the server's JVM. Who uses the engine holds a shared lock on `lease.lock`, which the system releases
 when the process dies; when nobody has held it for the idle time, the supervisor stops the JVM and ends. The JVM inherits the
 supervisor's lock on `writer.lock`, so a second writer of the same lake is refused for as long as any JVM can still write,
-even after the supervisor was killed: Delta commits on a local file system are only safe inside one JVM (field notes 4.1).
+even after the supervisor was killed: Delta commits on a local file system are only safe inside one JVM.
 
 `python -m pdm_assets.resources.engine FOLDER` is the supervisor; nothing here imports Dagster.
 """

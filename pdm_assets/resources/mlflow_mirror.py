@@ -2,7 +2,7 @@
 
 The registry (Delta) stays the truth. Each call compares it with the server and adds what the server lacks, so one that was
 down, or lost what it had, is caught up by the next call. Versions are told by the tag pdm_version, as MLflow numbers them anew.
-`mlflow.spark` is not used: it reaches into a JVM that Spark Connect does not show (field notes 3).
+`mlflow.spark` is not used: it reaches into a JVM that Spark Connect does not show.
 """
 
 import datetime as dt

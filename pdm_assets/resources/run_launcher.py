@@ -121,9 +121,7 @@ def _has_begun(instance: DagsterInstance, run_id: str) -> bool:
         return True
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     if _is_elsewhere(server):
-        return run_id in (
-            _runs_at(server) or ()
-        )  # of a server that does not answer nothing is known, least of all that it began
+        return run_id in (_runs_at(server) or ())  # where it does not answer, nobody knows that it began
     return worker_health(instance, run).status == WorkerStatus.RUNNING
 
 

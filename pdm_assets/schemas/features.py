@@ -131,6 +131,31 @@ DECISIONS = Table(
     constraints={"decision_is_known": one_of("decision", ("promoted", "refused"))},
     daily=False,
 )
+# What models/backtest and monitoring/realised_performance measure alike.
+CAUGHT = (
+    column("caught", T.LongType(), "of these, warned of in time"),
+    column("event_recall", T.DoubleType(), "caught / failures", nullable=True),
+    column("lead_median_hours", T.DoubleType(), "from first alert to failure, of those caught", nullable=True),
+)
+EPISODES = (
+    column("true_episodes", T.LongType(), "alarm episodes that a failure followed"),
+    column("false_episodes", T.LongType(), "alarm episodes that neither a failure nor a replacement followed"),
+)
+ALARMS = (
+    column("alarm_precision", T.DoubleType(), "true / (true + false) episodes", nullable=True),
+    column("false_alarms_per_machine_month", T.DoubleType(), "false episodes by 30.44 machine-days", nullable=True),
+)
+COSTS = (
+    column("cost", T.DoubleType(), "of missed failures, false visits and planned repairs, by the PDM_COST settings"),
+    column("never_cost", T.DoubleType(), "of waiting for each failure"),
+)
+AVERAGE_PRECISION = column(
+    "average_precision", T.DoubleType(), "area under the precision-recall curve of observations", nullable=True
+)
+CALIBRATION = (
+    column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
+    column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+)
 BACKTEST = Table(
     key="models/backtest",
     columns=(
@@ -145,22 +170,16 @@ BACKTEST = Table(
         column("train_days", T.IntegerType(), "length of the training window; less than PDM_TRAIN_DAYS where history is short"),
         column("observations", T.LongType(), "observations of the test window"),
         column("failures", T.LongType(), "failures of the test window"),
-        column("caught", T.LongType(), "of these, warned of in time"),
-        column("event_recall", T.DoubleType(), "caught / failures", nullable=True),
-        column("lead_median_hours", T.DoubleType(), "from first alert to failure, of those caught", nullable=True),
+        *CAUGHT,
         column("lead_24h_share", T.DoubleType(), "of those caught, share with 24 h or more", nullable=True),
-        column("true_episodes", T.LongType(), "alarm episodes that a failure followed"),
-        column("false_episodes", T.LongType(), "alarm episodes that neither a failure nor a replacement followed"),
-        column("alarm_precision", T.DoubleType(), "true / (true + false) episodes", nullable=True),
-        column("false_alarms_per_machine_month", T.DoubleType(), "false episodes by 30.44 machine-days", nullable=True),
-        column("cost", T.DoubleType(), "of missed failures, false visits and planned repairs, by the PDM_COST settings"),
-        column("never_cost", T.DoubleType(), "of waiting for each failure"),
+        *EPISODES,
+        *ALARMS,
+        *COSTS,
         column("calendar_cost", T.DoubleType(), "of the cheapest replacement interval, chosen with hindsight"),
         column("best_rule", T.StringType(), "the rule without learning that would have cost least"),
         column("best_rule_cost", T.DoubleType(), "its cost"),
-        column("average_precision", T.DoubleType(), "area under the precision-recall curve of observations", nullable=True),
-        column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
-        column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+        AVERAGE_PRECISION,
+        *CALIBRATION,
         column("fit_seconds", T.DoubleType(), "how long the fit took"),
     ),
     unique=("model_type", "component"),
@@ -221,26 +240,20 @@ REALISED_PERFORMANCE = Table(
         ),
         column("observations", T.LongType(), "scored observations of the window whose outcome is known"),
         column("failures", T.LongType(), "failures of the window"),
-        column("caught", T.LongType(), "of these, warned of in time"),
-        column("event_recall", T.DoubleType(), "caught / failures", nullable=True),
-        column("lead_median_hours", T.DoubleType(), "from first alert to failure, of those caught", nullable=True),
-        column("true_episodes", T.LongType(), "alarm episodes that a failure followed"),
-        column("false_episodes", T.LongType(), "alarm episodes that neither a failure nor a replacement followed"),
+        *CAUGHT,
+        *EPISODES,
         column(
             "replaced_episodes",
             T.LongType(),
             "alarm episodes whose component was replaced before it failed: neither true nor false; null before format 3",
             nullable=True,
         ),
-        column("alarm_precision", T.DoubleType(), "true / (true + false) episodes", nullable=True),
-        column("false_alarms_per_machine_month", T.DoubleType(), "false episodes by 30.44 machine-days", nullable=True),
+        *ALARMS,
         column("alarmed_machines_per_day", T.DoubleType(), "machines with an alert, mean of the days"),
-        column("cost", T.DoubleType(), "of missed failures, false visits and planned repairs, by the PDM_COST settings"),
-        column("never_cost", T.DoubleType(), "of waiting for each failure"),
-        column("average_precision", T.DoubleType(), "area under the precision-recall curve of observations", nullable=True),
+        *COSTS,
+        AVERAGE_PRECISION,
         column("brier", T.DoubleType(), "mean (p - y)^2", nullable=True),
-        column("brier_skill", T.DoubleType(), "1 - brier / brier of always saying the failure rate", nullable=True),
-        column("calibration_error", T.DoubleType(), "mean distance of probability and failure rate, ten bins", nullable=True),
+        *CALIBRATION,
         column("alerts_said", T.DoubleType(), "mean probability of the alerts; null if too few to tell", nullable=True),
         column("alerts_came_true", T.DoubleType(), "share of the alerts that failed within the horizon", nullable=True),
         column("worse", T.StringType(), "what fell short of the model's test window; null if nothing did", nullable=True),

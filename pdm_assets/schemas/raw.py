@@ -20,7 +20,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class OwnSigns:
-    """What is known to tell of a component: the channel that moves, the errors that come together (field notes 2.2 and 2.3)."""
+    """What is known to tell of a component: the channel that moves, the errors that come together."""
 
     channel: str | None = None
     errors: tuple[str, ...] = ()

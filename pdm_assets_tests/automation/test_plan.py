@@ -1,4 +1,4 @@
-"""What the landing sensor decides, case by case (dagster notes 4.7)."""
+"""What the landing sensor decides, case by case."""
 
 import datetime as dt
 import os

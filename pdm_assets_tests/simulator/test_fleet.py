@@ -1,4 +1,4 @@
-"""The simulated fleet against the published figures of the data set (field notes 2.1 to 2.5)."""
+"""The simulated fleet against the published figures of the data set."""
 
 import datetime as dt
 from collections import Counter
