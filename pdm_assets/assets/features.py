@@ -6,10 +6,11 @@ import dagster as dg
 from pyspark.sql import DataFrame
 
 from pdm_assets.partitions import DAILY, FROM_THE_FIRST_DAY, LOOKBACK_DAYS, ONE_RUN, SETTINGS, reads
+from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake, known_until
 from pdm_assets.schemas.features import OBSERVATIONS, READINGS_COUNT
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
-from pdm_assets.transforms.features import observe_machines
+from pdm_assets.transforms.features import observe_machines, within_reach
 from pdm_assets.transforms.labels import label_observations
 
 TEAM = ["team:reliability"]
@@ -54,13 +55,17 @@ def _dep(table: str, column: str) -> dg.TableColumnDep:
     },
     pool="spark",
 )
-def observations(machines: DataFrame, telemetry: DataFrame, errors: DataFrame, maintenance: DataFrame) -> dg.Output[DataFrame]:
+def observations(
+    context: dg.AssetExecutionContext, machines: DataFrame, telemetry: DataFrame, errors: DataFrame, maintenance: DataFrame
+) -> dg.Output[DataFrame]:
     """One row per machine and observation time: what was known of the machine then, and nothing later.
 
     Rolling means and standard deviations of each channel over 12, 24 and 36 h, errors of the last 24 h, days since the
     latest replacement of each component, age and machine model. Windows are (observed_at - lookback, observed_at].
     """
-    frame = observe_machines(machines, telemetry, errors, maintenance, cadence_hours=SETTINGS.cadence_hours)
+    cadence = SETTINGS.cadence_hours
+    seen = within_reach(telemetry, *span(context.partition_keys), cadence)
+    frame = observe_machines(machines, seen, errors, maintenance, cadence_hours=cadence)
     return dg.Output(frame, metadata={"dagster/column_lineage": observation_lineage()})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
-from pdm_assets.resources.lake import FORMAT_PROPERTY, KEEP_FILES, Lake, LakeError, keeping, quoted
+from pdm_assets.resources.lake import FORMAT_PROPERTY, Lake, LakeError, declared_properties, quoted
 from pdm_assets.schemas.table import Table
 
 
@@ -42,8 +42,9 @@ def add_what_is_declared(lake: Lake, table: Table) -> None:
                 raise LakeError(
                     f"{table.key} can't have the rule {name}, {rule}: {said}. Mend these rows, then again"
                 ) from error
-    if KEEP_FILES not in properties:
-        lake.set_properties(table, keeping(lake.keep_days))
+    lacking = {name: value for name, value in declared_properties(table, lake.keep_days).items() if name not in properties}
+    if lacking:
+        lake.set_properties(table, lacking)
 
 
 # In order; a release that stores tables in another way adds one, and FORMAT of lake.py is the last one's.

@@ -4,6 +4,7 @@ Hourly rows are first summed into buckets that end at the observation times, the
 one shuffle of buckets instead of hourly windows (82 s against 7 s for a thousand machines and a year).
 """
 
+import datetime as dt
 import math
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
@@ -28,6 +29,15 @@ def observation_hours(cadence_hours: int) -> tuple[int, ...]:
     return tuple(h for h in range(24) if (h - FIRST_OBSERVATION_HOUR) % cadence_hours == 0)
 
 
+def within_reach(telemetry: DataFrame, start: dt.date, end: dt.date, cadence_hours: int) -> DataFrame:
+    """The readings that an observation of the days [start, end) looks back on: of a single day's three days, two thirds."""
+    hours = observation_hours(cadence_hours)
+    midnight, last_midnight = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end - dt.timedelta(days=1)))
+    after = midnight + dt.timedelta(hours=min(hours) - max(LOOKBACK_HOURS))
+    last = last_midnight + dt.timedelta(hours=max(hours))
+    return telemetry.where((F.col("observed_at") > F.lit(after)) & (F.col("observed_at") <= F.lit(last)))
+
+
 def observe_machines(
     machines: DataFrame,
     telemetry: DataFrame,
@@ -43,7 +53,7 @@ def observe_machines(
 
     Args:
         machines: raw/machines of the days to observe; a row per machine and day makes its observations.
-        telemetry: raw/telemetry of these days and the two days before (36 h of look-back).
+        telemetry: raw/telemetry of these days and the two days before (36 h of look-back); what is `within_reach` does.
         errors: raw/errors of these days and the day before.
         maintenance: raw/maintenance of all days up to these.
         cadence_hours: hours between two observations: 1, 3, 6, 12 or 24.

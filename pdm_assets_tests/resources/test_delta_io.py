@@ -53,7 +53,7 @@ def test_days_are_replaced_and_no_others(lake, spark):
     assert lake.replace_days(ERRORS, None, day("2015-01-02"), day("2015-01-04"), {}).version == emptied.version
 
 
-def test_a_day_is_one_file_in_order_of_its_keys_and_readings_have_no_dictionary(lake, spark):
+def test_a_day_is_one_file_in_order_of_its_keys_with_statistics_of_them_and_readings_have_no_dictionary(lake, spark):
     on = day("2015-01-01")
     readings = [(machine, f"2015-01-01 {hour:02d}:00", 1.0 * machine) for hour in (3, 1, 2) for machine in (2, 1)]
     lake.replace_days(TELEMETRY, builders.telemetry(spark, readings), on, on + dt.timedelta(days=1), {})
@@ -63,6 +63,13 @@ def test_a_day_is_one_file_in_order_of_its_keys_and_readings_have_no_dictionary(
     assert keys == [(machine, hour) for machine in (1, 2) for hour in (1, 2, 3)]
     columns = [file.metadata.row_group(0).column(n) for n in range(file.metadata.num_columns)]
     assert {c.path_in_schema for c in columns if not c.has_dictionary_page} == set(CHANNEL_NAMES)
+    logged = lake.delta(TELEMETRY).get_add_actions(flatten=True)
+    known = {name: logged.column(name).to_pylist() for name in logged.schema.names if name.startswith(("max.", "num_records"))}
+    assert {name for name, values in known.items() if None not in values} == {
+        "num_records",
+        "max.machine_id",
+        "max.observed_at",
+    }
 
 
 def test_a_row_of_another_day_or_against_a_rule_is_refused_and_nothing_is_written(lake, spark):

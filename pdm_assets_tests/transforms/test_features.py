@@ -6,7 +6,7 @@ import pytest
 
 from pdm_assets.schemas.features import OBSERVATIONS
 from pdm_assets.schemas.raw import COMPONENTS, ERROR_CODES, ERRORS, MACHINES, MAINTENANCE, TELEMETRY
-from pdm_assets.transforms.features import observation_hours, observe_machines
+from pdm_assets.transforms.features import observation_hours, observe_machines, within_reach
 from pdm_assets_tests.builders import day, errors, frame, machines, maintenance, telemetry, utc
 
 HOUR = dt.timedelta(hours=1)
@@ -40,6 +40,26 @@ def test_a_window_leaves_out_its_first_instant_and_takes_its_last(spark):
     assert row["volt_std_12h"] == pytest.approx(2**0.5, rel=1e-15)
     assert row["volt_mean_24h"] == pytest.approx((1000 + 1 + 3) / 3, rel=1e-15)
     assert row["readings_36h"] == 3
+
+
+def test_within_reach_of_a_day_is_what_its_first_observation_looks_back_on_up_to_its_last(spark):
+    # observed at 06:00 and 18:00 of the 3rd; 36 h before 06:00 is 18:00 of the 1st
+    at = ["2015-01-01 18:00", "2015-01-01 18:01", "2015-01-03 18:00", "2015-01-03 18:01"]
+    readings = telemetry(spark, [(1, time, 1.0) for time in at])
+    seen = within_reach(readings, day("2015-01-03"), day("2015-01-04"), 12)
+    assert sorted(row["observed_at"].strftime("%Y-%m-%d %H:%M") for row in seen.collect()) == at[1:3]
+
+
+@pytest.mark.parametrize("cadence_hours", [1, 3, 6, 12, 24])
+def test_what_is_out_of_reach_changes_no_observation(spark, cadence_hours):
+    on = ((1, "2015-01-03"), (1, "2015-01-04"))
+    readings = [(1, at, float(n * 31 % 101)) for n, (_, at, _) in enumerate(hourly(1, "2015-01-01 00:00", "2015-01-04 23:00"))]
+    seen = within_reach(telemetry(spark, readings), day("2015-01-03"), day("2015-01-05"), cadence_hours).collect()
+    assert len(seen) < len(readings)
+    reached = [(row["machine_id"], row["observed_at"].strftime("%Y-%m-%d %H:%M"), row["volt"]) for row in seen]
+    assert observe(spark, reached, on=on, cadence_hours=cadence_hours) == observe(
+        spark, readings, on=on, cadence_hours=cadence_hours
+    )
 
 
 def test_means_and_deviations_of_three_lookbacks_worked_by_hand(spark):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from pdm_assets.resources.lake import FORMAT, FORMAT_PROPERTY, keeping
+from pdm_assets.resources.lake import FORMAT, FORMAT_PROPERTY, declared_properties
+from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.plant import Plant
 
 ARCHIVE = Path(__file__).parent / "lake-0.1.0.tar.gz"
@@ -34,7 +35,8 @@ def stamp(root: Path) -> None:
     """What the upgrade does to this lake, without Spark; test_upgrade.py holds that the two are the same."""
     for log in (root / "lake").glob("*/*/_delta_log"):
         metadata = last_metadata(log)
-        metadata["configuration"] |= {**keeping(30), FORMAT_PROPERTY: str(FORMAT)}
+        table = TABLES["/".join(log.parts[-3:-1])]
+        metadata["configuration"] |= {**declared_properties(table, 30), FORMAT_PROPERTY: str(FORMAT)}
         commit(log.parent, {"metaData": metadata})
 
 

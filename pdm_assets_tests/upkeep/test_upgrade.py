@@ -7,7 +7,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
 from pdm_assets.resources import upgrade
-from pdm_assets.resources.lake import FORMAT, FORMAT_PROPERTY, LakeError, keeping
+from pdm_assets.resources.lake import FORMAT, FORMAT_PROPERTY, LakeError, declared_properties
 from pdm_assets.schemas.features import OBSERVATIONS
 from pdm_assets.schemas.raw import ERRORS, FAILURES
 from pdm_assets.schemas.table import column
@@ -48,7 +48,7 @@ def test_every_table_is_upgraded_once_and_its_rows_are_what_they_were(upgraded, 
     assert steps == [(table.key, step) for table in stored for step in range(2, FORMAT + 1)]
     for table in stored:
         assert plant.lake.format_of(table) == FORMAT
-        assert keeping(30).items() <= plant.lake.properties(table).items()
+        assert declared_properties(table, 30).items() <= plant.lake.properties(table).items()
         assert upgrade.differences(plant.lake, table) == []
         assert plant.lake.arrow(table, None, None).to_table() == old.lake.arrow(table, None, None).to_table()
         plant.lake.ensure(table)  # refuses no writer any more
