@@ -11,7 +11,6 @@ import argparse
 import datetime as dt
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from peers.common import peak
+from peers.common import measured_on, peak
 
 RESULTS = Path(__file__).parent / "peers.md"
 END = dt.date(2026, 1, 1)
 LOADED = ("raw/telemetry", "raw/errors", "raw/maintenance", "raw/failures", "raw/machines")
 SPARED = 3 * 2**30  # bytes of the machine's memory that a peer must leave
+PACKAGES = ("pyspark", "delta-spark", "polars", "deltalake", "pandas", "scikit-learn", "xgboost-cpu")
 PEERS = {"Polars, in memory": "polars:in-memory", "Polars, streaming": "polars:streaming", "pandas": "pandas:"}
 
 
@@ -81,8 +81,7 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
     ours, trained = run_ours(root, files, first, with_training)
     made_by = f"make compare MACHINES={machines}{'' if with_training else ' ONLY=--load-only'}"
     lines = [
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `{made_by}`. {versions()}",
+        f"{measured_on(*PACKAGES)}: `{made_by}`",
         "",
         "| load and features | load | features | both | ours / theirs | peak of memory | rows as ours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -253,14 +252,6 @@ def same_rows(theirs: Path, ours: Path, first: dt.date) -> str:
             count += len(found)
             month = after
     return f"all {count:,}"
-
-
-def versions() -> str:
-    """Of all that took part."""
-    from importlib.metadata import version
-
-    names = ("pyspark", "delta-spark", "polars", "deltalake", "pandas", "scikit-learn", "xgboost-cpu")
-    return ", ".join(f"{name} {version(name)}" for name in names) + "."
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ that lands to the scores in the lake.
 import argparse
 import datetime as dt
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
-import psutil
-from peers.common import peak
+from peers.common import measured_on, peak
 
 RESULTS = Path(__file__).parent / "results.md"
 END = dt.date(2026, 1, 1)
@@ -53,8 +51,7 @@ def main() -> None:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     head = f"## {options.machines} machines x {options.days} days\n\n"
-    head += f"{os.cpu_count()} cores, {psutil.virtual_memory().total // 2**30} GiB, Python {platform.python_version()}, "
-    head += f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: `make bench MACHINES={options.machines}`\n\n"
+    head += f"{measured_on('pyspark', 'delta-spark', 'deltalake', 'dagster')}: `make bench MACHINES={options.machines}`\n\n"
     head += "| work | time | of which, in seconds | written |\n| --- | --- | --- | --- |\n"
     table = head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
     print(table)

@@ -1,10 +1,17 @@
 """What the peers do, whatever they do it with: the tables, their columns and rules."""
 
 import datetime as dt
+import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
+from pdm_assets.resources.java import java_home
 from pdm_assets.schemas.raw import CHANNELS, COMPONENTS, ERROR_CODES
 
 HOURS = (12, 24, 36)
@@ -32,6 +39,22 @@ class Work:
 
 
 Stage = Callable[[Work], None]
+
+
+def measured_on(*packages: str) -> str:
+    """The machine, what ran on it, and the day."""
+    processor = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    java = re.search(r'^JAVA_VERSION="(.+)"$', (java_home() / "release").read_text(), re.MULTILINE)
+    said = [
+        f"{os.cpu_count()} cores",
+        f"{psutil.virtual_memory().total // 2**30} GiB",
+        *([processor[1]] if processor else []),
+        f"Python {platform.python_version()}",
+        *([f"Java {java[1]}"] if java else []),
+        *(f"{package} {version(package)}" for package in packages),
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
+    ]
+    return ", ".join(said)
 
 
 def peak(pid: int) -> float:
