@@ -7,12 +7,12 @@ ages of components, a fleet without the data set's artefacts (--harder), and mod
 import argparse
 import dataclasses
 import datetime as dt
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from fleets import DAYS, MACHINES, Fleet, cutoffs, make
+from peers.common import measured_on
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -66,7 +66,7 @@ def main() -> None:
 def _head(options: argparse.Namespace) -> str:
     return (
         f"# What the models are worth\n\n{options.machines} machines, {options.days} days, {options.folds} folds, default "
-        f"settings unless said otherwise; {os.cpu_count()} cores, {dt.datetime.now(dt.UTC):%Y-%m-%d}: `make quality`. "
+        f"settings unless said otherwise; {measured_on('pyspark')}: `make quality`. "
         "A fold is a model trained on the days before its test window; figures are the mean of the folds and, in brackets, the "
         "worst.\n"
     )

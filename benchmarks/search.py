@@ -4,13 +4,12 @@ What wins is put into settings.HYPERPARAMETERS by hand. The fleets are others th
 are of data that nothing was chosen on: one as the data set, one `--harder`.
 """
 
-import datetime as dt
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fleets import DAYS, Fleet, cutoffs, make
+from peers.common import measured_on
 
 from pdm_assets.models.backtest import Fold, MeanAndWorst, folds_of, summarize
 from pdm_assets.resources.spark import SparkEngine
@@ -51,7 +50,7 @@ def main() -> None:
             engine.engine.stop()
     head = (
         f"# Hyperparameters\n\n{MACHINES} machines, {DAYS} days, {FOLDS} folds of each of two fleets (seeds 11 and 12, the "
-        f"second `--harder`), default settings; {os.cpu_count()} cores, {dt.datetime.now(dt.UTC):%Y-%m-%d}: `make search`. "
+        f"second `--harder`), default settings; {measured_on('pyspark')}: `make search`. "
         "Costs are the mean of the folds and, in brackets, the worst. The first line of each type is what "
         "settings.HYPERPARAMETERS held.\n\n"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from pdm_assets.resources.java import java_home
+from pdm_assets.resources.java import ask, java_home
 from pdm_assets.schemas.raw import CHANNELS, COMPONENTS, ERROR_CODES
 
 HOURS = (12, 24, 36)
@@ -44,13 +44,13 @@ Stage = Callable[[Work], None]
 def measured_on(*packages: str) -> str:
     """The machine, what ran on it, and the day."""
     processor = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    java = re.search(r'^JAVA_VERSION="(.+)"$', (java_home() / "release").read_text(), re.MULTILINE)
+    java = ask(java_home() / "bin" / "java")
     said = [
         f"{os.cpu_count()} cores",
         f"{psutil.virtual_memory().total // 2**30} GiB",
         *([processor[1]] if processor else []),
         f"Python {platform.python_version()}",
-        *([f"Java {java[1]}"] if java else []),
+        f"Java {java}",
         *(f"{package} {version(package)}" for package in packages),
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
     ]

@@ -40,17 +40,17 @@ def java_home() -> Path:
         JavaError: if JAVA_HOME names none or one that is not fit, or none that is fit is installed.
     """
     if named := os.environ.get("JAVA_HOME"):
-        java = _ask(Path(named) / "bin" / "java")
+        java = ask(Path(named) / "bin" / "java")
         if java is None:
             raise JavaError(f"no Java found in JAVA_HOME, {named}. {TO_INSTALL}")
         if not java.is_fit:
             raise JavaError(f"JAVA_HOME, {named}, is Java {java}. {TO_INSTALL}")
         return Path(named)
     on_path = shutil.which("java")
-    java = _ask(Path(on_path)) if on_path else None
+    java = ask(Path(on_path)) if on_path else None
     if java is not None and java.is_fit:
         return java.home
-    found = [java, *map(_ask, _installed())]
+    found = [java, *map(ask, _installed())]
     there = list(dict.fromkeys(java for java in found if java is not None))  # folders may be links to another
     if fit := [java for java in there if java.is_fit]:
         return max(fit, key=lambda java: java.version).home
@@ -58,7 +58,7 @@ def java_home() -> Path:
     raise JavaError(f"{f'Java found: {others}' if others else 'no Java found'}. {TO_INSTALL}")
 
 
-class _Java(NamedTuple):
+class Java(NamedTuple):
     """What a Java says of itself."""
 
     home: Path
@@ -69,6 +69,7 @@ class _Java(NamedTuple):
 
     @property
     def is_fit(self) -> bool:
+        """Whether Spark 4.2 supports it."""
         return self.version[0] in (17, 21) or (self.version[0] == 25 and self.version >= (25, 0, 3))
 
 
@@ -78,7 +79,7 @@ def _installed() -> Iterator[Path]:
         yield from sorted(Path(anchor).glob(f"{pattern.removeprefix(anchor)}/bin/java"))
 
 
-def _ask(program: Path) -> _Java | None:
+def ask(program: Path) -> Java | None:
     """Its own word, for the program on a PATH may be a script that starts another; None if there is none that runs."""
     command = [str(program), "-XshowSettings:properties", "-version"]
     try:
@@ -89,7 +90,7 @@ def _ask(program: Path) -> _Java | None:
     version = re.search(r"^ *java\.version = (\d+(?:\.\d+)*)", said, re.MULTILINE)
     if home is None or version is None:
         return None
-    return _Java(Path(home[1]), tuple(map(int, version[1].split("."))))
+    return Java(Path(home[1]), tuple(map(int, version[1].split("."))))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def observation_hours(cadence_hours: int) -> tuple[int, ...]:
 
 
 def within_reach(telemetry: DataFrame, start: dt.date, end: dt.date, cadence_hours: int) -> DataFrame:
-    """The readings that an observation of the days [start, end) looks back on: of a single day's three days, two thirds."""
+    """The readings that observations of the days [start, end) look back on: of one day's three days two thirds, at 12 h."""
     hours = observation_hours(cadence_hours)
     midnight, last_midnight = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (start, end - dt.timedelta(days=1)))
     after = midnight + dt.timedelta(hours=min(hours) - max(LOOKBACK_HOURS))
