@@ -27,7 +27,8 @@ from pdm_assets_tests.plant import HEADERS
 from pdm_assets_tests.upkeep.saved import MODEL, unpack
 
 DAY = dt.timedelta(days=1)
-NOW = dt.datetime.now(dt.UTC)
+# Whole seconds: a file's time is a float, and a microsecond does not come back from one as it went in.
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 DUE = (NOW - dt.timedelta(hours=SCORED_BY_HOUR)).date() - DAY  # the newest day that should be scored
 FIRST = DUE - 400 * DAY
 LANDED = NOW - dt.timedelta(hours=3)
