@@ -170,9 +170,18 @@ def judge(
         end: first second after it.
         rules: what counts as a warning.
     """
-    horizon, least = rules.horizon_hours * HOUR, rules.least_lead_hours * HOUR
     machines, counts = np.unique(observations.machine, return_counts=True)
-    alerts, episode = episodes(observations.where(is_alert), closings)
+    alerts = observations.where(is_alert)
+    return judge_alerts(alerts, (machines, counts), failures, closings, start=start, end=end, rules=rules)
+
+
+def judge_alerts(
+    alerts: Moments, observed: tuple[Ints, Ints], failures: Moments, closings: Moments, *, start: int, end: int, rules: Rules
+) -> Judged:
+    """As `judge`, where it is known already which machines were observed, in order, and how often each."""
+    horizon, least = rules.horizon_hours * HOUR, rules.least_lead_hours * HOUR
+    machines, counts = observed
+    alerts, episode = episodes(alerts, closings)
     keys = _Keys(alerts, failures, closings)
 
     given = delivered_at(alerts.at, rules.landing_hours)

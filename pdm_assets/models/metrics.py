@@ -64,7 +64,7 @@ def precision_recall(probability: Floats, fails: Bools) -> PrecisionRecall:
     """
     if not fails.any():
         raise ValueError("no failing observation: recall is undefined")
-    order = np.argsort(probability)[::-1]
+    order = np.argsort(probability, kind="stable")[::-1]  # quick where they are in order, or several such runs
     ranked = probability[order]
     last_of_equals = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     caught = np.cumsum(fails[order])[last_of_equals]
@@ -116,7 +116,7 @@ def calibration_error(probability: Floats, fails: Bools) -> float | None:
     """
     if not len(fails):
         return None
-    order = np.argsort(probability)
+    order = np.argsort(probability, kind="stable")
     ranked, failed = probability[order], fails[order]
     first_of_equals = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
     ties = np.diff(np.append(first_of_equals, len(ranked)))

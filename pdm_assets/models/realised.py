@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, lgamma, log, log1p
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,12 +12,13 @@ from pdm_assets.models.events import (
     HOUR,
     Costs,
     EventMetrics,
+    Ints,
     Judged,
     Moments,
     Rules,
     are_decided,
     hours_ahead,
-    judge,
+    judge_alerts,
     pool,
     summarize,
 )
@@ -32,18 +32,48 @@ CHANCE = 0.05  # that so few would be caught or right, were the model still as g
 LEAST_OBSERVATIONS = 1_000  # with fewer the calibration error is mostly chance
 
 
-class Given(NamedTuple):
-    """Scores of one component, the earliest first."""
+@dataclass(frozen=True)
+class Given:
+    """Scores of one component, the earliest first, and what came of them.
+
+    Whether one fails, and whether that is decided, tells of the horizon after its observation: as of any instant after that it
+    is what was known then. `ranked` are the places of the scores, the least probable first; `fleet` are the machines in order,
+    `member` the place of each score's among them.
+    """
 
     observations: Moments
     probability: Floats
     is_alert: Bools
+    fails: Bools
+    is_decided: Bools
+    ranked: Ints
+    fleet: Ints
+    member: Ints
 
-    def between(self, start: int, end: int) -> "Given":
-        """Those observed in [start, end), in seconds."""
-        first, last = np.searchsorted(self.observations.at, [start, end])
-        chosen = slice(first, last)
-        return Given(self.observations.where(chosen), self.probability[chosen], self.is_alert[chosen])
+    @classmethod
+    def of(cls, observations: Moments, probability: Floats, is_alert: Bools, history: History, horizon_hours: int) -> "Given":
+        """Scores with their outcomes: worked out once, for every window that they are in."""
+        fails = hours_ahead(observations, history.failures) <= horizon_hours
+        is_decided = are_decided(observations, history.failures, history.closings, horizon_hours)
+        fleet, member = np.unique(observations.machine, return_inverse=True)
+        ranked = np.argsort(probability, kind="stable")
+        return cls(observations, probability, is_alert, fails, is_decided, ranked, fleet, member)
+
+    def places(self, start: int, end: int) -> slice:
+        """Where those are that were observed in [start, end), in seconds."""
+        return slice(*np.searchsorted(self.observations.at, [start, end]).tolist())
+
+    def observed(self, within: slice) -> tuple[Ints, Ints]:
+        """The machines of some places, in order, and how many scores each has there."""
+        counts = np.bincount(self.member[within], minlength=len(self.fleet))
+        return self.fleet[counts > 0], counts[counts > 0]
+
+    def decided(self, within: slice) -> tuple[Outcomes, Bools]:
+        """Of some places the scores of which it is known what came of them, and which alert: the least probable first."""
+        chosen = self.ranked[(self.ranked >= within.start) & (self.ranked < within.stop)]
+        chosen = chosen[self.is_decided[chosen]]
+        outcomes = self.probability[chosen], self.fails[chosen], self.observations.where(chosen), self.is_decided[chosen]
+        return Outcomes(*outcomes), self.is_alert[chosen]
 
 
 @dataclass(frozen=True)
@@ -83,25 +113,25 @@ def realise(
         costs: of one event each.
     """
     horizon, length = rules.horizon_hours * HOUR, window_days * DAY
-    known = {
-        c: History(its.failures.where(its.failures.at < end), its.closings.where(its.closings.at < end))
-        for c, its in history.items()
-    }
-    judged, judged_alarms, parts = {}, {}, {}
+    first = end - length - horizon  # what happened before it tells nothing of the scores from it on
+
+    def within(moments: Moments) -> Moments:
+        return moments.where((moments.at >= first) & (moments.at < end))
+
+    known = {c: History(within(its.failures), within(its.closings)) for c, its in history.items()}
+    judged, judged_alarms, outcomes = {}, {}, {}
     for component, its in given.items():
         past = known[component]
-        begin = max(end - length - horizon, int(its.observations.at.min(initial=end)))
+        begin = max(first, int(its.observations.at.min(initial=end)))
 
         def judging(start: int, until: int, its: Given = its, past: History = past) -> Judged:
-            part = its.between(start, until)
-            return judge(part.observations, part.is_alert, past.failures, past.closings, start=start, end=until, rules=rules)
+            part = its.places(start, until)
+            alerts, observed = its.observations.where(part).where(its.is_alert[part]), its.observed(part)
+            return judge_alerts(alerts, observed, past.failures, past.closings, start=start, end=until, rules=rules)
 
         judged[component] = judging(begin, end)
         judged_alarms[component] = judging(begin, end - horizon)
-        part = its.between(end - length - horizon, end - horizon)
-        fails = hours_ahead(part.observations, past.failures) <= rules.horizon_hours
-        is_decided = are_decided(part.observations, past.failures, past.closings, rules.horizon_hours)
-        parts[component] = Outcomes(part.probability, fails, part.observations, is_decided), part.is_alert
+        outcomes[component] = its.decided(its.places(first, end - horizon))
 
     def realised(name: str, components: list[str]) -> Realised:
         failures, alarms = pool([judged[c] for c in components]), pool([judged_alarms[c] for c in components])
@@ -116,21 +146,20 @@ def realise(
             + costs.planned_repair * of_failures.caught
             + costs.missed_failure * (of_failures.failures - of_failures.caught),
         )
-        any_alert = np.any([parts[c][1] for c in components], axis=0)
-        first = parts[components[0]][0]
-        outcomes = [parts[c][0].decided for c in components]
-        alerting = [parts[c][1][parts[c][0].is_decided] for c in components]
-        probability, fails, rate = pooled(outcomes)
+        scores = [given[c] for c in components]
+        part = scores[0].places(first, end - horizon)
+        any_alert = np.any([its.is_alert[part] for its in scores], axis=0)
+        probability, fails, rate = pooled([outcomes[c][0] for c in components])
         said, came_true = said_and_came_true(
-            [(its.probability, its.fails, is_alert) for its, is_alert in zip(outcomes, alerting, strict=True)]
+            [(its.probability, its.fails, its_alerts) for its, its_alerts in (outcomes[c] for c in components)]
         )
         return Realised(
             component=name,
             window_days=window_days,
-            observations=len(first.probability),
+            observations=part.stop - part.start,
             events=events,
             never_cost=float(costs.missed_failure * of_failures.failures),
-            alarmed_machines_per_day=machine_days(first.observations, any_alert) / window_days,
+            alarmed_machines_per_day=machine_days(scores[0].observations.where(part), any_alert) / window_days,
             average_precision=average_precision(probability, fails),
             brier=brier(probability, fails),
             brier_skill=brier_skill(probability, fails, rate),

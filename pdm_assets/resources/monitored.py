@@ -63,8 +63,8 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
     end = max(cards) + DAY
     start = min(cards) - dt.timedelta(days=ROLLING_DAYS + SETTINGS.horizon_days)
     rules, costs = Rules.of(SETTINGS), Costs.of(SETTINGS)
-    given, by_version = _given(lake, start, end, {card.version for card in cards.values()})
     history = _history(lake, end)
+    given, by_version = _given(lake, start, end, {card.version for card in cards.values()}, history)
 
     def judged(its: Mapping[str, Given], day: dt.date, days: int) -> list[Realised]:
         return realise(its, history, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
@@ -80,7 +80,7 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
 
 
 def _given(
-    lake: Lake, start: dt.date, end: dt.date, versions: Collection[str]
+    lake: Lake, start: dt.date, end: dt.date, versions: Collection[str], history: Mapping[str, History]
 ) -> tuple[dict[str, Given], dict[str, dict[str, Given]]]:
     """All scores by component, and those of each version by component: the same object where one version gave all."""
     columns = ["machine_id", "observed_at", "component", "probability", "is_alert", "model_version"]
@@ -88,7 +88,13 @@ def _given(
 
     def of(rows: pa.Table) -> dict[str, Given]:
         return {
-            c: Given(moments(its, "observed_at"), its["probability"].to_numpy(), its["is_alert"].to_numpy())
+            c: Given.of(
+                moments(its, "observed_at"),
+                its["probability"].to_numpy(),
+                its["is_alert"].to_numpy(),
+                history[c],
+                SETTINGS.horizon_hours,
+            )
             for c, its in by_component(rows).items()
         }
 

@@ -27,12 +27,19 @@ def given(*alerts):
     """Observations at 06:00 and 18:00 of each day; the alerting ones say 0.9, the others 0.1."""
     at = [(machine, day * 24 + hour) for day in range(DAYS) for hour in (6, 18) for machine in MACHINES]
     is_alert = np.array([pair in set(alerts) for pair in at])
-    return Given(moments(*at), np.where(is_alert, 0.9, 0.1), is_alert)
+    return moments(*at), np.where(is_alert, 0.9, 0.1), is_alert
+
+
+def between(scores, start, end):
+    """Those observed in [start, end)."""
+    chosen = (scores[0].at >= start) & (scores[0].at < end)
+    return scores[0].where(chosen), scores[1][chosen], scores[2][chosen]
 
 
 def realised(its, failures, repairs=(), end=END, window_days=30):
     past = History(moments(*failures), moments(*failures, *repairs))
-    found = realise({"comp1": its}, {"comp1": past}, end=end, window_days=window_days, rules=RULES, costs=COSTS)
+    scores = Given.of(*its, past, RULES.horizon_hours)
+    found = realise({"comp1": scores}, {"comp1": past}, end=end, window_days=window_days, rules=RULES, costs=COSTS)
     assert [one.component for one in found] == ["comp1", POOLED]
     assert dataclasses.replace(found[1], component="comp1") == found[0]
     return found[0]
@@ -91,6 +98,36 @@ def test_what_happens_later_is_not_looked_at():
     assert realised(its, [(3, 20 * 24), (1, 40 * 24), (2, 41 * 24)], [(1, 40 * 24 + 1)]) == known
 
 
+def test_what_closes_the_part_in_the_windows_first_hours_counts():
+    first = 27 * 24 + 6  # of a window of a day, and the horizon before it, that ends at 06:00 of day 30
+    found = realised(given((1, first)), [(1, first + 30)], [(1, first + 6)], (30 * 24 + 6) * HOUR, window_days=1).events
+    assert (found.true_episodes, found.false_episodes, found.replaced_episodes) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("window_days", [1, 5])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_window_of_many_is_judged_as_if_there_were_no_other(seed, window_days):
+    chance = np.random.default_rng(seed)
+    end = 30 * DAY + 6 * HOUR  # both edges of the window are observed
+    at = given()[0]
+    scores, past = {}, {}
+    for component in ("comp1", "comp2"):
+        probability = chance.integers(0, 8, len(at.at)) / 8  # many are equal
+        scores[component] = at, probability, probability > 0.6
+        events = [moments(*zip(chance.integers(1, 4, 25), chance.integers(0, DAYS * 24, 25), strict=True)) for _ in "fr"]
+        both = Moments(*(np.concatenate([getattr(each, name) for each in events]) for name in ("machine", "at")))
+        past[component] = History(events[0], both)
+
+    def judged(scores, past):
+        its = {c: Given.of(*scores[c], past[c], RULES.horizon_hours) for c in scores}
+        return realise(its, past, end=end, window_days=window_days, rules=RULES, costs=COSTS)
+
+    start = end - window_days * DAY - RULES.horizon_hours * HOUR
+    known = {c: History(*(its.where(its.at < end) for its in (past[c].failures, past[c].closings))) for c in past}
+    alone = judged({c: between(scores[c], start, end) for c in scores}, known)
+    assert judged(scores, past) == alone
+
+
 def test_probabilities_are_judged_by_what_followed_within_the_horizon():
     # machine 1 fails at hour 500: its observations of 452 <= h < 500 are failing, four of 180
     at = [h for h in range(500 - 48, 500) if h % 24 in (6, 18)]
@@ -104,14 +141,14 @@ def test_probabilities_are_judged_by_what_followed_within_the_horizon():
 
 
 def test_a_failure_from_before_the_first_score_is_not_missed():
-    begun = given().between(30 * DAY, END)  # the first observation is at 06:00 of day 30
+    begun = between(given(), 30 * DAY, END)  # the first observation is at 06:00 of day 30
     found = realised(begun, [(1, 31 * 24), (2, 32 * 24 + 5), (3, 32 * 24 + 6)])
     assert (found.events.failures, found.events.caught) == (1, 0)
     assert found.observations == 8 * 2 * 3
 
 
 def test_without_scores_there_is_nothing_to_judge():
-    found = realised(given().between(0, 0), [(1, 500)])
+    found = realised(between(given(), 0, 0), [(1, 500)])
     assert (found.observations, found.brier, found.events.event_recall) == (0, None, None)
 
 
