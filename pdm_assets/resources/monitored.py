@@ -63,7 +63,7 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
     end = max(cards) + DAY
     start = min(cards) - dt.timedelta(days=ROLLING_DAYS + SETTINGS.horizon_days)
     rules, costs = Rules.of(SETTINGS), Costs.of(SETTINGS)
-    history = _history(lake, end)
+    history = _history(lake, start, end)
     given, by_version = _given(lake, start, end, {card.version for card in cards.values()}, history)
 
     def judged(its: Mapping[str, Given], day: dt.date, days: int) -> list[Realised]:
@@ -106,9 +106,11 @@ def _given(
     return given, {version: own(version) for version in versions}
 
 
-def _history(lake: Lake, end: dt.date) -> dict[str, History]:
+def _history(lake: Lake, start: dt.date, end: dt.date) -> dict[str, History]:
+    """What happened on the days [start, end): an observation is judged by what came after it."""
+
     def of(table: Table, instant: str) -> dict[str, Moments]:
-        rows = lake.arrow(table, None, end).to_table(columns=["machine_id", instant, "component"])
+        rows = lake.arrow(table, start, end).to_table(columns=["machine_id", instant, "component"])
         return moments_by_component(rows, instant)
 
     failures, replacements = of(FAILURES, "failed_at"), of(MAINTENANCE, "performed_at")
