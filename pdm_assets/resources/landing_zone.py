@@ -18,6 +18,7 @@ from pdm_assets.schemas.raw import RAW_TABLES
 from pdm_assets.settings import Settings
 
 PATIENCE_S = 20.0  # of a sensor's tick, which is ended after 60 s
+WATCHED_EVERY_S = 0.25
 
 
 class Landing(dg.ConfigurableResource):
@@ -56,6 +57,23 @@ class Landing(dg.ConfigurableResource):
         if worker.is_alive():
             return "large files that have landed (once; their rows are then known by day)"
         return None
+
+    def folders(self) -> tuple[int, ...]:
+        """When a file last came to each folder below landing/, or went: another answer after that."""
+        found = []
+        for folder in (Path(self.root), *(Path(self.root) / table.name for table in RAW_TABLES)):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(folder.stat().st_mtime_ns)
+        return tuple(found)
+
+    def differs_from(self, folders: tuple[int, ...], seconds: float) -> bool:
+        """Whether `folders` gives another answer within so many seconds. An object store is not asked: answers have a price."""
+        deadline = time.monotonic() + seconds
+        while self.folders() == folders:
+            if self.address is not None or time.monotonic() >= deadline:
+                return False
+            time.sleep(WATCHED_EVERY_S)
+        return True
 
     def seconds_since_last_change(self) -> float:
         """Age of the newest file or folder change below landing/, unfinished files included."""

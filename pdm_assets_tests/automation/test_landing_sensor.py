@@ -9,9 +9,11 @@ import threading
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import dagster as dg
 import pytest
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 
 from pdm_assets.automation.landing_sensor import landing_sensor
 from pdm_assets.definitions import defs
@@ -23,9 +25,13 @@ from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import Settings
 
+MODULE = importlib.import_module("pdm_assets.automation.landing_sensor")  # the package's name for the sensor hides it
+
 
 class Plant:
     """A landing zone and the sensor's state, tick by tick."""
+
+    watched_s = 0.0  # no tick waits for something to land
 
     def __init__(self, root):
         self.root, self.cursor, self.keys = root, None, []
@@ -50,13 +56,16 @@ class Plant:
         return self.land("telemetry", name or f"telemetry-{days[0]}.csv", text, **options)
 
     def evaluate(self):
-        with dg.build_sensor_context(
-            instance=self.instance,
-            cursor=self.cursor,
-            resources=self.resources,
-            sensor_name="landing_sensor",
-            repository_def=defs.get_repository_def(),
-        ) as context:
+        with (
+            patch.object(MODULE, "WATCHED_S", self.watched_s),
+            dg.build_sensor_context(
+                instance=self.instance,
+                cursor=self.cursor,
+                resources=self.resources,
+                sensor_name="landing_sensor",
+                repository_def=defs.get_repository_def(),
+            ) as context,
+        ):
             return landing_sensor.evaluate_tick(context)
 
     def tick(self):
@@ -156,8 +165,7 @@ def test_days_that_a_setting_has_cut_off_are_not_asked_for_and_the_others_are(pl
     for day in JANUARY:
         plant.telemetry([day])
     assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
-    module = importlib.import_module("pdm_assets.automation.landing_sensor")
-    monkeypatch.setattr(module, "DAILY", day_partitions(Settings(**setting)))
+    monkeypatch.setattr(MODULE, "DAILY", day_partitions(Settings(**setting)))
     assert plant.tick() == NOTHING
     plant.telemetry(["2015-01-08"], volt=120.0, age=30)
     assert plant.tick()[0][0].startswith("2015-01-08")
@@ -182,6 +190,36 @@ def growing(path):
         writer.join()
 
 
+def test_what_lands_while_a_tick_watches_is_requested_by_it(plant, monkeypatch):
+    monkeypatch.setattr(MODULE, "QUIET_S", 0.0)
+    plant.telemetry(JANUARY)
+    assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
+    plant.watched_s = 60.0
+
+    def land():
+        (plant.root / "landing" / "telemetry" / ".new.landing").write_text("not there yet")  # is looked at, and watched on
+        time.sleep(1)
+        plant.telemetry(["2015-01-11"])
+
+    lander = threading.Timer(1, land)
+    lander.start()
+    began = time.monotonic()
+    assert plant.tick() == [("2015-01-11", "new")]
+    assert time.monotonic() - began < 30
+    lander.join()
+
+
+def test_a_tick_ends_before_the_next_is_due_and_none_is_too_soon():
+    assert MODULE.WATCHED_S < landing_sensor.minimum_interval_seconds + 1 == MIN_INTERVAL_LOOP_TIME
+
+
+def test_an_object_store_is_not_watched(plant):
+    watched = plant.resources["landing"].model_copy(update={"address": "s3://plant/landing"})
+    began = time.monotonic()
+    assert not watched.differs_from(watched.folders(), 60.0)
+    assert time.monotonic() - began < 30
+
+
 def test_a_file_that_is_still_growing_is_waited_for(plant):
     with growing(plant.telemetry(JANUARY)):
         assert plant.tick() == "files are still landing"
@@ -192,7 +230,7 @@ def test_a_stream_of_files_is_not_waited_for_for_ever(plant, monkeypatch):
     plant.telemetry(JANUARY)
     with growing(plant.telemetry(["2015-01-11"], name=".telemetry.landing")):
         assert plant.tick() == "files are still landing"
-        monkeypatch.setattr(importlib.import_module("pdm_assets.automation.landing_sensor"), "PATIENCE_S", 0.0)
+        monkeypatch.setattr(MODULE, "PATIENCE_S", 0.0)
         assert plant.tick() == [("2015-01-01..2015-01-10", "new")]
 
 
@@ -395,8 +433,7 @@ def test_a_clock_that_was_set_back_delays_nothing_and_nothing_is_requested_twice
 
     # a run that failed "in two days", a file that landed then, and a cursor that has been waiting since
     failing.end(ago=0, **OF_A_FAULT)
-    module = importlib.import_module("pdm_assets.automation.landing_sensor")
-    monkeypatch.setattr(module, "dt", SimpleNamespace(**{**vars(dt), "datetime": Earlier}))
+    monkeypatch.setattr(MODULE, "dt", SimpleNamespace(**{**vars(dt), "datetime": Earlier}))
     failing.telemetry(["2015-01-11"], age=-2 * 86400)
     assert failing.tick() == [("2015-01-01..2015-01-11", "new")]
     failing.end(status=dg.DagsterRunStatus.SUCCESS)
