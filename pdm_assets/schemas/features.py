@@ -13,11 +13,14 @@ CHANNEL_FEATURES = tuple(
     column(
         f"{channel.name}_{statistic}_{hours}h",
         T.DoubleType(),
-        f"{word} of {channel.name} over the last {hours} h, {channel.unit}; null with fewer than {least} readings",
+        f"{word} of {channel.name} over the last {hours} h, {channel.unit}; null {unknown}",
         nullable=True,
     )
     for channel in CHANNELS
-    for statistic, word, least in (("mean", "mean", 1), ("std", "sample standard deviation", 2))
+    for statistic, word, unknown in (
+        ("mean", "mean", "without a reading"),
+        ("std", "sample standard deviation", "with fewer than two readings"),
+    )
     for hours in LOOKBACK_HOURS
 )
 ERROR_FEATURES = tuple(
