@@ -3,10 +3,11 @@
 import csv
 import dataclasses
 import datetime as dt
+import functools
 import io
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
 from pdm_assets.models import markdown
 from pdm_assets.models.worklist import Line
@@ -58,9 +59,8 @@ stays until the component is replaced or fails, or {{ horizon_hours }} h have pa
 
 def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], *, capacity: int, horizon_hours: int) -> str:
     """The worklist as HTML; `histories` by episode id, for the charts."""
-    template = Environment(autoescape=True).from_string(PAGE)
     until = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
-    return template.render(
+    return _template().render(
         day=day,
         lines=lines,
         capacity=capacity,
@@ -73,6 +73,11 @@ def page(day: dt.date, lines: Sequence[Line], histories: Mapping[str, History], 
         points={line.episode_id: _points(histories[line.episode_id], until) for line in lines},
         models=", ".join(sorted({line.model_version for line in lines})),
     )
+
+
+@functools.cache
+def _template() -> Template:
+    return Environment(autoescape=True).from_string(PAGE)
 
 
 def table(lines: Sequence[Line], limit: int, capacity: int) -> str:

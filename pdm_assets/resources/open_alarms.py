@@ -1,9 +1,11 @@
 """Open alarm episodes of days, from the lake: who alerts, since when, and what the model says of it."""
 
 import datetime as dt
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
@@ -21,9 +23,6 @@ from pdm_assets.schemas.raw import COMPONENTS, ERRORS, FAILURES, MAINTENANCE
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 LOOKBACK = dt.timedelta(days=31)  # as far as an episode is traced at first; doubled while one may have begun earlier
 
 
@@ -36,11 +35,13 @@ class OpenAlarms:
         # an episode may be open for a horizon after its machine's last score
         first = start - dt.timedelta(days=max(CHART_DAYS, SETTINGS.horizon_days))
         chosen = pc.field("machine_id").isin(sorted({episode.machine for its in self.by_day.values() for episode in its}))
-        columns = ["machine_id", "component", "observed_at", "probability", "threshold", "model_version"]
-        self._by_part: dict[tuple[int, str], pd.DataFrame] = {}
+        self._parts: dict[tuple[int, str], tuple[int, int]] = {}  # of each machine's component the first row, and the one after
         if self.by_day:
-            rows = lake.arrow(COMPONENT_RISK, first, end).to_table(columns=columns, filter=chosen).to_pandas()
-            self._by_part = dict(tuple(rows.sort_values("observed_at").groupby(["machine_id", "component"])))
+            columns = ["machine_id", "component", "observed_at", "probability", "threshold", "model_version"]
+            rows = lake.arrow(COMPONENT_RISK, first, end).to_table(columns=columns, filter=chosen)
+            self._scores = rows.sort_by([(name, "ascending") for name in columns[:3]]).combine_chunks()
+            self._at = moments(self._scores, "observed_at").at
+            self._parts = _stretches(self._scores["machine_id"], self._scores["component"])
 
     def _open_episodes(self) -> dict[dt.date, list[Episode]]:
         lookback, rows = LOOKBACK, self.lake.rows_by_day(COMPONENT_RISK, self.start, self.end)
@@ -75,20 +76,18 @@ class OpenAlarms:
 
     def latest(self, episode: Episode, day: dt.date) -> dict[str, Any]:
         """The newest score of an episode's machine and component as of the end of a day."""
-        its = self._until(episode.machine, episode.component, day)
-        return its.iloc[-1].to_dict()
+        last = self._until(episode.machine, episode.component, day)[1] - 1
+        return self._scores.slice(last, 1).to_pylist()[0]
 
     def history(self, machine: int, component: str, day: dt.date) -> list[tuple[dt.datetime, float]]:
         """The scores of a machine's component up to the end of a day, for its chart."""
-        its = self._until(machine, component, day)
-        return [
-            (at.to_pydatetime(), probability) for at, probability in zip(its["observed_at"], its["probability"], strict=True)
-        ]
+        first, end = self._until(machine, component, day)
+        its = self._scores.slice(first, end - first)
+        return list(zip(its["observed_at"].to_pylist(), its["probability"].to_pylist(), strict=True))
 
-    def _until(self, machine: int, component: str, day: dt.date) -> "pd.DataFrame":
-        its = self._by_part[machine, component]
-        end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
-        return its[its["observed_at"] < end]
+    def _until(self, machine: int, component: str, day: dt.date) -> tuple[int, int]:
+        first, end = self._parts[machine, component]
+        return first, first + int(np.searchsorted(self._at[first:end], seconds(day + dt.timedelta(days=1))))
 
 
 def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Line]]:
@@ -97,7 +96,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
     wanted = [(day, episode, alarms.latest(episode, day)) for day, its in alarms.by_day.items() for episode in its]
     if not wanted:
         return {}
-    asked = sorted({(score["machine_id"], score["observed_at"].to_pydatetime()) for _, _, score in wanted})
+    asked = sorted({(score["machine_id"], score["observed_at"]) for _, _, score in wanted})
     session = lake.spark.spark_session
     pairs = session.createDataFrame(asked, "machine_id long, observed_at timestamp")
     first = alarms.start - dt.timedelta(days=SETTINGS.horizon_days + 1)
@@ -108,7 +107,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
     for version in sorted({score["model_version"] for _, _, score in wanted}):
         its = [entry for entry in wanted if entry[2]["model_version"] == version]
         pipeline, card = store.load(version)
-        keys = {(score["machine_id"], score["observed_at"].to_pydatetime()) for _, _, score in its}
+        keys = {(score["machine_id"], score["observed_at"]) for _, _, score in its}
         if gone := sorted(keys - features.keys()):
             machine, at = gone[0]
             raise LakeError(
@@ -118,7 +117,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
         chosen = [features[key] for key in sorted(keys)]
         told = shares(session.createDataFrame(pa.Table.from_pylist(chosen, rows.schema)), pipeline, card)
         for day, episode, score in its:
-            key = int(score["machine_id"]), score["observed_at"].to_pydatetime()
+            key = int(score["machine_id"]), score["observed_at"]
             errors = _last_reports(reported.get(episode.machine, []), key[1])
             reasons = in_words(told[(*key, episode.component)], score["probability"], features[key], errors, card, day)
             found.setdefault(day, []).append(_line(episode, score, features[key], reasons, card))
@@ -129,7 +128,7 @@ def _line(
     episode: Episode, score: Mapping[str, Any], features: Mapping[str, Any], reasons: Sequence[str], card: ModelCard
 ) -> Line:
     costs = Costs.of(SETTINGS)
-    observed_at = score["observed_at"].to_pydatetime()
+    observed_at = score["observed_at"]
     hours = (observed_at.timestamp() - episode.first_alert) / HOUR
     return Line(
         episode_id=episode.id,
@@ -146,6 +145,15 @@ def _line(
         reasons="; ".join(reasons),
         model_version=card.version,
     )
+
+
+def _stretches(machines: pa.ChunkedArray, components: pa.ChunkedArray) -> dict[tuple[int, str], tuple[int, int]]:
+    """Where each machine's component begins and ends in rows that are sorted by both."""
+    codes = components.combine_chunks().dictionary_encode().indices.to_numpy()
+    is_first = (np.diff(machines.to_numpy(), prepend=-1) != 0) | (np.diff(codes, prepend=-1) != 0)
+    firsts = np.flatnonzero(is_first)
+    of = zip(machines.take(firsts).to_pylist(), components.take(firsts).to_pylist(), strict=True)
+    return dict(zip(of, itertools.pairwise([*firsts.tolist(), len(machines)]), strict=True))
 
 
 def _moments(lake: Lake, *tables: tuple[Table, str], start: dt.date, end: dt.date) -> dict[str, Moments]:
