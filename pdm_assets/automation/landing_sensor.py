@@ -76,6 +76,7 @@ def landing_sensor(
             return found
         if not landing.differs_from(was, until - time.monotonic()):
             return dg.SensorResult(skip_reason=_nothing_new(landing), cursor=_cursor(cursor.get("seen"), **_counted(cursor)))
+        cursor["waiting_since"] = None  # nothing was: what has come now is waited for from now on
 
 
 def _look(

@@ -62,18 +62,20 @@ class Landing(dg.ConfigurableResource):
         """When a file last came to each folder below landing/, or went: another answer after that."""
         found = []
         for folder in (Path(self.root), *(Path(self.root) / table.name for table in RAW_TABLES)):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # a look says what is wrong
                 found.append(folder.stat().st_mtime_ns)
         return tuple(found)
 
     def differs_from(self, folders: tuple[int, ...], seconds: float) -> bool:
         """Whether `folders` gives another answer within so many seconds. An object store is not asked: answers have a price."""
+        if self.address is not None:
+            return False
         deadline = time.monotonic() + seconds
-        while self.folders() == folders:
-            if self.address is not None or time.monotonic() >= deadline:
-                return False
+        while time.monotonic() < deadline:
+            if self.folders() != folders:
+                return True
             time.sleep(WATCHED_EVERY_S)
-        return True
+        return False
 
     def seconds_since_last_change(self) -> float:
         """Age of the newest file or folder change below landing/, unfinished files included."""

@@ -311,7 +311,7 @@ def test_a_file_that_nobody_has_read_is_told_of_and_not_read_by_the_look(it):
 def test_a_file_that_landed_again_is_waited_for_and_one_of_days_to_come_is_not(it):
     it.land(NOW.date() + 3 * DAY)
     assert it.says()["landed"].level == OK
-    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=5)  # later than the tables
+    soon = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=5)  # later than the tables
     it.land(DUE, at=soon)
     assert it.says(now=soon + dt.timedelta(hours=2))["landed"].what == f"files of {DUE} are in no table, for 2 h"
 
