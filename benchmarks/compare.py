@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def run_peer(name: str, files: str, lake: str, first: dt.date) -> dict[str, float]:
-    """The stages of one peer in this process: seconds of each, and the peak of memory in MB."""
+    """The stages of one peer in this process: seconds of each, and the peak of memory in MiB."""
     import warnings
 
     from peers import pandas_peer, polars_peer
@@ -140,7 +140,7 @@ def load_line(name: str, took: dict[str, float], ours: dict[str, float], same: s
     both, ours_both = took["load"] + took["features"], ours["load"] + ours["features"]
     return (
         f"| {name} | {took['load']:.1f} s | {took['features']:.1f} s | {both:.1f} s | {ours_both / both:.1f} "
-        f"| {took['memory']:,.0f} MB | {same} |"
+        f"| {took['memory']:,.0f} MiB | {same} |"
     )
 
 
