@@ -47,8 +47,8 @@ BEFORE_SCORES = [
 
 @dg.sensor(
     job=process_days,
-    # Dagster comes by every five seconds and measures from when a tick got going, a little later: with five in here, every
-    # other time would be too soon.
+    # Dagster comes by every five seconds and measures from when a tick got going, a little later: with five in here, many a
+    # time would be too soon, and the next one five seconds away.
     minimum_interval_seconds=4,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Materializes the days whose files are new or changed, and the days after them that look back on them.",

@@ -34,7 +34,7 @@ LEAST_OBSERVATIONS = 1_000  # with fewer the calibration error is mostly chance
 
 @dataclass(frozen=True)
 class Given:
-    """Scores of one component, the earliest first, and what came of them.
+    """Scores of one component, the earliest first, and what came of them: `history` is what happened from the first one on.
 
     Whether one fails, and whether that is decided, tells of the horizon after its observation: as of any instant after that it
     is what was known then. `ranked` are the places of the scores, the least probable first; `fleet` are the machines in order,
@@ -44,6 +44,7 @@ class Given:
     observations: Moments
     probability: Floats
     is_alert: Bools
+    history: History
     fails: Bools
     is_decided: Bools
     ranked: Ints
@@ -57,7 +58,7 @@ class Given:
         is_decided = are_decided(observations, history.failures, history.closings, horizon_hours)
         fleet, member = np.unique(observations.machine, return_inverse=True)
         ranked = np.argsort(probability, kind="stable")
-        return cls(observations, probability, is_alert, fails, is_decided, ranked, fleet, member)
+        return cls(observations, probability, is_alert, history, fails, is_decided, ranked, fleet, member)
 
     def places(self, start: int, end: int) -> slice:
         """Where those are that were observed in [start, end), in seconds."""
@@ -95,9 +96,7 @@ class Realised:
     worse: str | None = None
 
 
-def realise(
-    given: Mapping[str, Given], history: Mapping[str, History], *, end: int, window_days: int, rules: Rules, costs: Costs
-) -> list[Realised]:
+def realise(given: Mapping[str, Given], *, end: int, window_days: int, rules: Rules, costs: Costs) -> list[Realised]:
     """Judge the scores of each component, and of all pooled, as of an instant.
 
     Failures are those of the `window_days` before `end`: warnings of them reach a horizon further back. Alarms and
@@ -105,11 +104,11 @@ def realise(
     before there were scores a horizon earlier is nobody's miss.
 
     Args:
-        given: by component, of the same observations; from window_days and a horizon before `end` on.
-        history: by component; what happened from `end` on is not looked at.
+        given: by component, of the same observations; from window_days and a horizon before `end` on. What happened from `end`
+            on is not looked at.
         end: the instant, in seconds.
         window_days: length of the window.
-        rules: what counts as a warning.
+        rules: what counts as a warning; the horizon is that of `given`.
         costs: of one event each.
     """
     horizon, length = rules.horizon_hours * HOUR, window_days * DAY
@@ -118,10 +117,9 @@ def realise(
     def within(moments: Moments) -> Moments:
         return moments.where((moments.at >= first) & (moments.at < end))
 
-    known = {c: History(within(its.failures), within(its.closings)) for c, its in history.items()}
     judged, judged_alarms, outcomes = {}, {}, {}
     for component, its in given.items():
-        past = known[component]
+        past = History(within(its.history.failures), within(its.history.closings))
         begin = max(first, int(its.observations.at.min(initial=end)))
 
         def judging(start: int, until: int, its: Given = its, past: History = past) -> Judged:

@@ -63,11 +63,10 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
     end = max(cards) + DAY
     start = min(cards) - dt.timedelta(days=ROLLING_DAYS + SETTINGS.horizon_days)
     rules, costs = Rules.of(SETTINGS), Costs.of(SETTINGS)
-    history = _history(lake, start, end)
-    given, by_version = _given(lake, start, end, {card.version for card in cards.values()}, history)
+    given, by_version = _given(lake, start, end, {card.version for card in cards.values()}, rules.horizon_hours)
 
     def judged(its: Mapping[str, Given], day: dt.date, days: int) -> list[Realised]:
-        return realise(its, history, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
+        return realise(its, end=seconds(day + DAY), window_days=days, rules=rules, costs=costs)
 
     for day, card in cards.items():
         daily, rolling = judged(given, day, 1), judged(given, day, ROLLING_DAYS)
@@ -80,11 +79,12 @@ def realised_by_day(lake: Lake, cards: Mapping[dt.date, ModelCard]) -> Iterator[
 
 
 def _given(
-    lake: Lake, start: dt.date, end: dt.date, versions: Collection[str], history: Mapping[str, History]
+    lake: Lake, start: dt.date, end: dt.date, versions: Collection[str], horizon_hours: int
 ) -> tuple[dict[str, Given], dict[str, dict[str, Given]]]:
     """All scores by component, and those of each version by component: the same object where one version gave all."""
     columns = ["machine_id", "observed_at", "component", "probability", "is_alert", "model_version"]
     rows = lake.arrow(COMPONENT_RISK, start, end).to_table(columns=columns).sort_by([("observed_at", "ascending")])
+    history = _history(lake, start, end)
 
     def of(rows: pa.Table) -> dict[str, Given]:
         return {
@@ -93,7 +93,7 @@ def _given(
                 its["probability"].to_numpy(),
                 its["is_alert"].to_numpy(),
                 history[c],
-                SETTINGS.horizon_hours,
+                horizon_hours,
             )
             for c, its in by_component(rows).items()
         }

@@ -117,7 +117,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
         chosen = [features[key] for key in sorted(keys)]
         told = shares(session.createDataFrame(pa.Table.from_pylist(chosen, rows.schema)), pipeline, card)
         for day, episode, score in its:
-            key = int(score["machine_id"]), score["observed_at"]
+            key = score["machine_id"], score["observed_at"]
             errors = _last_reports(reported.get(episode.machine, []), key[1])
             reasons = in_words(told[(*key, episode.component)], score["probability"], features[key], errors, card, day)
             found.setdefault(day, []).append(_line(episode, score, features[key], reasons, card))

@@ -40,7 +40,7 @@ def between(scores, start, end):
 def realised(its, failures, repairs=(), end=END, window_days=30):
     past = History(moments(*failures), moments(*failures, *repairs))
     scores = Given.of(*its, past, RULES.horizon_hours)
-    found = realise({"comp1": scores}, {"comp1": past}, end=end, window_days=window_days, rules=RULES, costs=COSTS)
+    found = realise({"comp1": scores}, end=end, window_days=window_days, rules=RULES, costs=COSTS)
     assert [one.component for one in found] == ["comp1", POOLED]
     assert dataclasses.replace(found[1], component="comp1") == found[0]
     return found[0]
@@ -146,9 +146,9 @@ def test_a_window_of_many_is_judged_as_if_there_were_no_other(seed, window_days)
 
     failures, repairs = events(60), events(60)
     both = Moments(*(np.concatenate([getattr(each, name) for each in (failures, repairs)]) for name in ("machine", "at")))
-    past = {"comp1": History(failures, both)}
-    its = {"comp1": Given.of(*scores, past["comp1"], RULES.horizon_hours)}
-    found = realise(its, past, end=end, window_days=window_days, rules=RULES, costs=COSTS)[0]
+    past = History(failures, both)
+    its = {"comp1": Given.of(*scores, past, RULES.horizon_hours)}
+    found = realise(its, end=end, window_days=window_days, rules=RULES, costs=COSTS)[0]
     assert {
         "observations": found.observations,
         "brier": pytest.approx(found.brier),
@@ -156,7 +156,7 @@ def test_a_window_of_many_is_judged_as_if_there_were_no_other(seed, window_days)
         "failures": (found.events.failures, found.events.caught, found.events.lead_median_hours),
         "episodes": (found.events.true_episodes, found.events.false_episodes, found.events.replaced_episodes),
         "false_alarms_per_machine_month": found.events.false_alarms_per_machine_month,
-    } == by_the_long_way(scores, past["comp1"], end, window_days)
+    } == by_the_long_way(scores, past, end, window_days)
 
 
 def test_probabilities_are_judged_by_what_followed_within_the_horizon():
