@@ -1,0 +1,1 @@
+"""What runs the PySpark transforms: DuckDB inside the process, or Spark."""
