@@ -1,4 +1,4 @@
-"""The command `pdm-assets`: simulate a fleet, land files, replay days, look after engine and models, run the demo."""
+"""The command `pdm-assets`: simulate a fleet, land files, replay days, look after models, run the demo."""
 
 import datetime as dt
 import os
@@ -16,7 +16,6 @@ from pdm_assets.cli_common import user as _user
 
 if TYPE_CHECKING:
     from pdm_assets.models.card import ModelCard
-    from pdm_assets.resources.engine import Engine
     from pdm_assets.resources.lake import Lake
     from pdm_assets.resources.model_store import ModelStore
     from pdm_assets.schemas.table import Table
@@ -152,50 +151,6 @@ def replay(folder: Path, first: dt.date, last: dt.date, every: float) -> None:
 
 
 @main.group()
-def engine() -> None:
-    """The warm Spark engine of the data root."""
-
-
-def _engine() -> "Engine":
-    from pdm_assets.resources.engine import Engine, Sizing
-
-    settings = _settings()
-    return Engine(settings.data, Sizing.of(settings))
-
-
-@engine.command()
-def status() -> None:
-    """Whether it runs, where, how large, and where its log is."""
-    it = _engine()
-    info = it.info()
-    if info is None:
-        click.echo(f"not running (log of the last one: {it.log})")
-        sys.exit(3)
-    click.echo(f"running on 127.0.0.1:{info.port}, {info.cores} cores, {info.memory_mb} MiB heap, JVM {info.jvm_pid}")
-    click.echo(f"log: {it.log}")
-
-
-@engine.command()
-def start() -> None:
-    """Start it now rather than on first use."""
-    from pdm_assets.resources.engine import EngineError
-
-    it = _engine()
-    try:
-        with it.lease() as info:
-            click.echo(f"running on 127.0.0.1:{info.port}; log: {it.log}")
-    except EngineError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@engine.command()
-def stop() -> None:
-    """Stop it, in use or not."""
-    it = _engine()
-    click.echo("stopped" if it.stop() else "was not running")
-
-
-@main.group()
 def models() -> None:
     """The trained models: which there are, what was decided on them, and which is in force."""
 
@@ -220,7 +175,7 @@ def _today() -> dt.date:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    from pdm_assets.resources.engine import EngineError
+    from pdm_assets.engine.spark import SparkUnavailable
     from pdm_assets.resources.hold import LakeHeld
     from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.model_folder import ModelFolderError
@@ -229,7 +184,7 @@ def _said_plainly() -> Iterator[None]:
 
     try:
         yield
-    except (NoSuchModel, ModelFolderError, EngineError, LakeError, LakeHeld, StoreError) as error:
+    except (NoSuchModel, ModelFolderError, SparkUnavailable, LakeError, LakeHeld, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -453,7 +408,7 @@ def show_quarantine(
 @click.argument("corrected", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def release_quarantine(table: "Table", corrected: Path) -> None:
     """Land the rows of CORRECTED, which `show --csv` wrote, if every one is acceptable now; a row is released once."""
-    from pdm_assets.resources.engine import EngineError
+    from pdm_assets.engine.spark import SparkUnavailable
     from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.landing import LandingError
     from pdm_assets.resources.landing_zone import Landing
@@ -463,7 +418,7 @@ def release_quarantine(table: "Table", corrected: Path) -> None:
     zone, lake = Landing.of(_settings()).zone, _lake()
     try:
         done = release(zone, lake, table, corrected, f"user {_user()}", dt.datetime.now(dt.UTC))
-    except (ReleaseError, LandingError, LakeError, StoreError, EngineError) as error:
+    except (ReleaseError, LandingError, LakeError, StoreError, SparkUnavailable) as error:
         raise click.ClickException(str(error)) from error
     for path in done.landed:
         click.echo(f"landed {path}")

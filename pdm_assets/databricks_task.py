@@ -29,7 +29,7 @@ def main() -> None:
         parser.add_argument("first", type=_day, help="first day, YYYY-MM-DD, or yesterday")
         parser.add_argument("last", type=_day, help="last day, included")
         options = parser.parse_args()
-        os.environ.setdefault("PDM_SPARK_MODE", "session")
+        os.environ.setdefault("PDM_ENGINE", "spark")
         _materialize(None, [options.first, options.last], {}, {})
         return
     with open_dagster_pipes(

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.progress import Progress
 
-from pdm_assets.resources.engine import Engine, EngineError, Sizing, end_with_parent, private_file, private_folder
+from pdm_assets.engine.processes import end_with_parent, private_file, private_folder
 from pdm_assets.resources.landing import land
 from pdm_assets.settings import Settings
 from pdm_assets.simulator.replay import Replayer
@@ -59,7 +58,6 @@ def run(machines: int, port: int, settings: Settings) -> None:
             _port_is_free(port)
             settings = replace(settings, data=data, first_day=fleet.first_day)
             os.environ.update(settings.to_environ())
-            running.enter_context(_warm_engine(settings))
             dagster = running.enter_context(_dagster(settings, port))
             fleet.write(until=_today() + dt.timedelta(days=1))
             for path in land(fleet.history, settings.landing_root):
@@ -73,7 +71,7 @@ def run(machines: int, port: int, settings: Settings) -> None:
             )
             _replay(fleet, settings, watcher)
         except KeyboardInterrupt:
-            console.print("\nstopping Dagster, the engine and the replayer ...")
+            console.print("\nstopping Dagster and the replayer ...")
     console.print("stopped. `make demo` goes on from here.")
 
 
@@ -136,39 +134,6 @@ class _Fleet:
                 seed=SEED,
                 progress=lambda done: progress.advance(bar, done),
             )
-
-
-@contextmanager
-def _warm_engine(settings: Settings) -> Iterator[None]:
-    """Start the Spark engine beside the simulation, keep it while the demo lasts, then stop it."""
-    engine = Engine(settings.data, Sizing.of(settings))
-    held, stopping = ExitStack(), threading.Event()
-    console.print("starting the Spark engine (the first time, its Delta jars are fetched) ...")
-
-    def start() -> None:
-        try:
-            warm_up()
-        except EngineError as error:
-            if not stopping.is_set():
-                console.print(f"[red]{error}[/]")
-                os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C: what was started is stopped
-
-    def warm_up() -> None:
-        info = held.enter_context(engine.lease())
-        # The first query and commit of a JVM cost 20 s and more of class loading: they are had while the fleet is simulated.
-        session = SparkSession.builder.remote(info.address).create()
-        table = session.range(10).selectExpr("id", "current_date() AS date").write.format("delta").mode("overwrite")
-        table.partitionBy("date").save(str(engine.folder / "tmp" / "warm"))
-        session.stop()
-
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        held.close()
-        engine.stop()
 
 
 def make_home(data: Path, *, in_postgres: bool = False) -> Path:

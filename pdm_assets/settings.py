@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 ModelType = Literal["random_forest", "decision_tree", "gradient_boosted_trees", "logistic_regression"]
-SparkMode = Literal["engine", "classic", "remote", "session"]
+Engine = Literal["duckdb", "spark"]
 
 LOOKBACK_HOURS = (12, 24, 36)  # rolling means and standard deviations of each channel
 ERROR_LOOKBACK_HOURS = 24  # in the public data the tell-tale error fires 24 h before a failure
+LEAST_MEMORY_MB = 256
 FIRST_OBSERVATION_HOUR = 6  # observations stand at 06:00 and then every cadence_hours
 
 # What fails is in the last few per cent of a channel: Spark's 32 bins would have all of that in one (benchmarks/peers.md).
@@ -37,6 +38,16 @@ STORES = ("s3a", "abfss", "gs")  # schemes of object stores that Spark and delta
 ILL_IN_PATHS = re.compile(r"[%\\*?\[\]{},\x00-\x1f\x7f]")
 
 
+# Variables of earlier releases, and what to do in place of each.
+MOVED: Mapping[str, str] = {
+    "PDM_SPARK_MODE": "the default, PDM_ENGINE=duckdb, needs no Spark; for a cluster set PDM_ENGINE=spark and "
+    "PDM_SPARK_REMOTE, for a job of Databricks or a local session PDM_ENGINE=spark alone",
+    "PDM_SPARK_MEMORY_MB": "set PDM_MEMORY_MB",
+    "PDM_SPARK_CORES": "unset it",
+    "PDM_SPARK_IDLE_MINUTES": "unset it, for no engine stands by any more",
+}
+
+
 class SettingError(ValueError):
     """A PDM_ variable that can't be used; the text names it, its value and what would be right."""
 
@@ -51,7 +62,7 @@ class Settings:
 
     data: Path = _setting(
         Path("data"),
-        "data root: landing/, lake/, models/ and the engine's state live in it; a relative path begins where you are",
+        "data root: landing/, lake/, models/ and what the engine spills live in it; a relative path begins where you are",
     )
     landing: str | None = _setting(
         None,
@@ -90,15 +101,19 @@ class Settings:
     least_lead_hours: int = _setting(6, "an alert is in time if it comes at least so many hours before the failure")
     crew_visits_a_day: int = _setting(10, "components that the crew can see to in a day")
     seed: int = _setting(20150101, "seed of training")
-    spark_mode: SparkMode = _setting(
-        "engine",
-        "engine: one warm local Spark Connect server for all runs; classic: a session inside the run; remote: "
-        "PDM_SPARK_REMOTE; session: the one that is there, as in a job of Databricks",
+    engine: Engine = _setting(
+        "duckdb",
+        "what runs the queries. duckdb: inside each run, without a JVM; spark: the Spark at spark_remote, or without it the "
+        "session of the Databricks job, or a local one",
     )
-    spark_remote: str | None = _setting(None, "address for mode remote, such as sc://host:15002/;token=...", is_secret=True)
-    spark_cores: int = _setting(0, "cores of the local engine; 0 takes all of the machine")
-    spark_memory_mb: int = _setting(0, "heap of the local engine in MiB; 0 takes a quarter of the machine, 1 to 4 GiB")
-    spark_idle_minutes: float = _setting(20, "the local engine stops after this long without a run")
+    spark_remote: str | None = _setting(
+        None, "address of a Spark Connect server for the engine spark, such as sc://host:15002/;token=...", is_secret=True
+    )
+    memory_mb: int = _setting(
+        0,
+        "memory in MiB that the queries of a run may take, and the JVM that fits a model; 0 takes a quarter of the machine or "
+        "container, 1 to 4 GiB",
+    )
     keep_days: int = _setting(
         30, "days for which every version of a table can be read and restored; longer where a registered model names one"
     )
@@ -141,11 +156,7 @@ class Settings:
             )
         if self.last_day is not None and self.last_day < self.first_day:
             raise SettingError(f"PDM_LAST_DAY={self.last_day} is before PDM_FIRST_DAY={self.first_day}")
-        if self.spark_mode == "remote" and not self.spark_remote:
-            raise SettingError("PDM_SPARK_MODE=remote needs PDM_SPARK_REMOTE, such as sc://host:15002/;token=...")
-        if self.spark_remote is not None and not _is_spark_address(self.spark_remote):
-            # It may hold a token, and Spark's own words on a wrong one do: it is not shown.
-            raise SettingError("PDM_SPARK_REMOTE: take sc://host:port/;name=value;..., a = or ; in a value as %3D or %3B")
+        self._check_engine()
         if self.dagster_db is not None and not re.fullmatch(r"postgresql://[^/\s]+/[^/?\s]+(\?\S+)?", self.dagster_db):
             # It may hold a password: it is not shown.
             raise SettingError(
@@ -170,6 +181,17 @@ class Settings:
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.mlflow_name):
             raise SettingError(f"PDM_MLFLOW_NAME={self.mlflow_name!r}: take letters, digits, dots, _ and -")
+
+    def _check_engine(self) -> None:
+        if self.engine != "spark" and self.spark_remote is not None:
+            raise SettingError("PDM_SPARK_REMOTE is an address for the engine spark: set PDM_ENGINE=spark, or unset it")
+        if self.engine != "spark" and self.catalog is not None:
+            raise SettingError("PDM_CATALOG is a catalog of Databricks, which Spark alone knows: set PDM_ENGINE=spark")
+        if self.spark_remote is not None and not _is_spark_address(self.spark_remote):
+            # It may hold a token, and Spark's own words on a wrong one do: it is not shown.
+            raise SettingError("PDM_SPARK_REMOTE: take sc://host:port/;name=value;..., a = or ; in a value as %3D or %3B")
+        if self.memory_mb and self.memory_mb < LEAST_MEMORY_MB:
+            raise SettingError(f"PDM_MEMORY_MB={self.memory_mb}: take {LEAST_MEMORY_MB} or more, or 0 for the default")
 
     def _check_stores(self) -> None:
         if self.lake is not None and not re.fullmatch(rf"({'|'.join(STORES)})://[\w.@-]+(/[\w.=-]+)*", self.lake):
@@ -234,6 +256,8 @@ class Settings:
         """Read PDM_ variables. An unknown one is an error, for a misspelt setting is a silent default."""
         fields = {f"PDM_{field.name.upper()}": field for field in dataclasses.fields(cls)}
         given = {name: text for name, text in environ.items() if name.startswith("PDM_") and text != ""}
+        if moved := sorted(set(given) & set(MOVED)):
+            raise SettingError("; ".join(f"{name} is gone: {MOVED[name]}" for name in moved))
         unknown = sorted(set(given) - set(fields))
         if unknown:
             raise SettingError(f"no such setting: {', '.join(unknown)}. Settings: {', '.join(fields)}")

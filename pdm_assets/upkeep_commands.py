@@ -32,15 +32,15 @@ def clock() -> dt.datetime:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
+    from pdm_assets.engine.spark import SparkUnavailable
     from pdm_assets.resources.backup import BackupError
-    from pdm_assets.resources.engine import EngineError
     from pdm_assets.resources.hold import LakeHeld
     from pdm_assets.resources.lake import LakeError
     from pdm_assets.resources.object_store import StoreError
 
     try:
         yield
-    except (BackupError, EngineError, LakeError, LakeHeld, StoreError) as error:
+    except (BackupError, SparkUnavailable, LakeError, LakeHeld, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -24,7 +24,7 @@ install_java() { # Debian 13 has no 17
     "$@" apt-get install -y -qq openjdk-17-jre-headless || "$@" apt-get install -y -qq openjdk-21-jre-headless
 }
 # Where JAVA_HOME names one that will not do, another one would not be taken.
-if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.resources.java >/dev/null 2>&1; then
+if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.engine.java >/dev/null 2>&1; then
     echo "no Java that Spark runs on: trying to install one ..."
     if command -v brew >/dev/null; then
         brew install openjdk@17 || true
@@ -34,5 +34,5 @@ if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.resources.java >/
         install_java sudo || true
     fi
 fi
-.venv/bin/python -m pdm_assets.resources.java >/dev/null # says what is wrong, and what to install
+.venv/bin/python -m pdm_assets.engine.java >/dev/null # says what is wrong, and what to install
 touch .venv/.ready

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from pdm_assets.resources.java import ask, java_home
+from pdm_assets.engine.java import ask, java_home
 from pdm_assets.schemas.raw import CHANNELS, COMPONENTS, ERROR_CODES
 
 HOURS = (12, 24, 36)

@@ -59,7 +59,6 @@ METRICS = {
     "pdm_sensor_tick_seconds": "since the landing sensor's last tick",
     "pdm_model_age_days": "days from the cutoff of the model in force",
     "pdm_training_age_days": "days from the cutoff of the newest training",
-    "pdm_engine_running": "1 while the local Spark engine runs",
     "pdm_disk_free_share": "of the disk of the data root",
     "pdm_backup_age_seconds": "of the newest backup",
 }

@@ -1,4 +1,4 @@
-"""Rules that ask the data root: landed files, tables, models, the engine, the disk, backups. None starts Spark."""
+"""Rules that ask the data root: landed files, tables, models, the disk, backups. None starts Spark."""
 
 import datetime as dt
 import shutil
@@ -24,7 +24,6 @@ from pdm_assets.health.look import (
     level_of,
 )
 from pdm_assets.health.of_dagster import takes_daily
-from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.lake import LakeError, LakeGone
 from pdm_assets.resources.landing import LandingGone
 from pdm_assets.resources.model_store import NoSuchModel
@@ -178,25 +177,6 @@ def model(look: Look) -> Said:
         todo = "what do the runs of models/failure_model say? To train now: materialize it with force: true"
         return Said(Level.WARN, what, todo, begin(trained.cutoff + due * DAY), metrics)
     return Said(Level.OK, said, metrics=metrics)
-
-
-def engine(look: Look) -> Said:
-    """Did the Spark engine end otherwise than by itself?"""
-    if look.settings.spark_mode != "engine":
-        raise NotAsked(f"PDM_SPARK_MODE={look.settings.spark_mode}: there is no engine of ours")
-    engine = Engine(look.settings.data, Sizing.of(look.settings))
-    info = engine.info()
-    metrics = [Metric("pdm_engine_running", float(info is not None), {})]
-    if info is None and engine.ran_out_of_memory():
-        todo = "PDM_SPARK_MEMORY_MB higher, or fewer days at a time; then re-execute the run: it is not tried again by itself"
-        since = instant(engine.log.stat().st_mtime)
-        return Said(Level.CRITICAL, "the last Spark engine ran out of memory", todo, since, metrics)
-    if engine.is_dead():
-        since = instant((engine.folder / "engine.json").stat().st_mtime)
-        what = f"the Spark engine of {since:%Y-%m-%d %H:%M} UTC ended without being stopped: it, or the machine, was killed"
-        todo = f"the next run starts another, `pdm-assets engine stop` forgets it; {engine.log} and the system's log say why"
-        return Said(Level.WARN, what, todo, None, metrics)
-    return Said(Level.OK, "it runs" if info else "it is not needed at present", metrics=metrics)
 
 
 def disk(look: Look) -> Said:

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
 
 
 SCORES, RUNS, FILES, QUARANTINE = "scores-are-missing", "a-run-failed", "a-file-is-not-taken", "many-rows-are-in-quarantine"
-ENGINE, DISK, SERVICES = "the-spark-engine-died", "the-disk-is-full-or-gone", "dagster-is-down"
+DISK, SERVICES = "the-disk-is-full-or-gone", "dagster-is-down"
 HANGS, MODEL, LOST = "a-run-does-not-end", "no-model-or-one-that-no-longer-fits", "a-table-is-damaged-or-lost"
 CHECKS = "checks"  # which of the others it is, a table there says by check
 
@@ -45,7 +45,6 @@ RULES = (
     Rule("scores", SCORES, of_lake.scores),
     Rule("quarantine", QUARANTINE, of_lake.quarantine),
     Rule("model", MODEL, of_lake.model),
-    Rule("engine", ENGINE, of_lake.engine),
     Rule("disk", DISK, of_lake.disk),
     Rule("backup", LOST, of_lake.backup),
 )

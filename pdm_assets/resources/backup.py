@@ -8,7 +8,6 @@ time, and Delta takes a version's age from that of its log file.
 import contextlib
 import datetime as dt
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from pdm_assets.resources.engine import EngineError, the_only_writer
 from pdm_assets.resources.hold import BACKUP, LakeHeld
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.staging import locked
@@ -91,17 +89,16 @@ def back_up(data: Path, lake: Lake, target: Path, wait: float) -> tuple[Path, li
 
 @contextlib.contextmanager
 def _nobody_writes(data: Path, lake: Lake, wait: float) -> Iterator[None]:
-    """Keep runs from the lake and the engine, sessions from the lake, `land` from the landing zone: what comes meanwhile waits.
+    """Keep runs from the lake and `land` from the landing zone: what comes meanwhile waits.
 
     All of it at once or nothing: who has the one may be waiting for the other.
     """
     deadline = time.monotonic() + wait
-    (data / "engine").mkdir(mode=0o700, exist_ok=True)
     while True:
         with contextlib.ExitStack() as held:
             try:
                 _take_all(held, data, lake)
-            except (LakeHeld, EngineError, BackupError) as error:
+            except (LakeHeld, BackupError) as error:
                 if time.monotonic() >= deadline:
                     raise BackupError(f"{error}: try again once it is over, or give it time with --wait SECONDS") from error
             else:
@@ -112,28 +109,11 @@ def _nobody_writes(data: Path, lake: Lake, wait: float) -> Iterator[None]:
 
 def _take_all(held: contextlib.ExitStack, data: Path, lake: Lake) -> None:
     held.enter_context(lake.held_by(f"{BACKUP} (pid {os.getpid()})"))
-    lease = held.enter_context((data / "engine" / "lease.lock").open("a"))
-    try:
-        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BackupError("a run uses the Spark engine") from error
-    # Held by an engine that nobody uses, the lake is safe: nobody gets the engine before us.
-    if not _idle_engine_holds(data / "engine"):
-        held.enter_context(the_only_writer(data / "engine", "a backup"))
     if (landing := data / "landing").is_dir():
         try:
             held.enter_context(locked(landing, wait=False))
         except BlockingIOError as error:
             raise BackupError("files are being landed") from error
-
-
-def _idle_engine_holds(folder: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError), (folder / "writer.lock").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return lock.read().startswith("the Spark engine")
-    return False
 
 
 def _kept(data: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -74,7 +74,7 @@ class DatabricksJobs(dg.ConfigurableResource):
         assert settings.databricks_compute is not None
         assert settings.databricks_volume is not None
         changed: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(settings) if f.name in NOT_THERE or not f.repr}
-        changed |= {"data": settings.data.absolute(), "spark_mode": "session"}
+        changed |= {"data": settings.data.absolute(), "engine": "spark", "spark_remote": None}
         return cls(
             lake=lake,
             compute=json.dumps(compute_in(settings.databricks_compute)),

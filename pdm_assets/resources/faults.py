@@ -10,7 +10,7 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-from pdm_assets.resources.engine import EngineError, EngineOutOfMemory
+from pdm_assets.engine.spark import SparkUnavailable
 from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
 from pdm_assets.resources.landed_columns import LandingGone
@@ -40,11 +40,10 @@ DENIED = Fault(
 )
 DEFECT = Fault("the disk reports errors: see the system's log", passes=True)
 NO_MEMORY = Fault(
-    "the Spark engine ran out of memory: set PDM_SPARK_MEMORY_MB higher and run `pdm-assets engine stop`, or materialize fewer "
-    "days at a time",
+    "the queries of the run need more memory than they may take: set PDM_MEMORY_MB higher, or materialize fewer days at a time",
     passes=False,
 )
-ENDING = Fault("the Spark engine was being ended while it was in use: it was stopped or killed", passes=True)
+ENDING = Fault("the Spark session was being ended while it was in use: it was stopped or killed", passes=True)
 LOST = Fault("an executor of the Spark cluster was lost, and with it what it held", passes=True)
 AWAY = Fault("the object store did not answer, or lets us not in: see to network, endpoint and credentials", passes=True)
 BY_NUMBER = {
@@ -72,15 +71,14 @@ BY_TEXT = {
     "ExecutorLostFailure": LOST,
     "UNABLE_TO_ACQUIRE_MEMORY": NO_MEMORY,
     "Java heap space": NO_MEMORY,
+    "[OUT_OF_MEMORY]": NO_MEMORY,
 }
 
 
 def fault_in(error: BaseException | None) -> Fault | None:
     """The fault behind an error; None where the data or the code is to blame."""
     for each in _chain(error):
-        if isinstance(each, EngineOutOfMemory):
-            return Fault(str(each), passes=False)
-        if isinstance(each, EngineError | LakeGone | LandingGone | LakeHeld | JobFault | StoreError):
+        if isinstance(each, SparkUnavailable | LakeGone | LandingGone | LakeHeld | JobFault | StoreError):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

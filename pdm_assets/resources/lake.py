@@ -1,7 +1,7 @@
 """The Delta tables of the platform: declared once, created with their constraints, written by day range in one commit.
 
-Only Spark writes. What needs no Spark (versions, rows per day, small previews) is read with `deltalake`, so that sensors,
-checks and the UI start no JVM.
+With the engine `duckdb` delta-rs reads and writes them, with `spark` Spark writes. Versions, rows per day and small previews are
+read with delta-rs by both.
 """
 
 import datetime as dt
@@ -18,13 +18,8 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from pydantic import PrivateAttr
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -34,7 +29,7 @@ from pdm_assets.resources.hold import held
 from pdm_assets.resources.object_store import deltalake_options, file_system
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.features import COMPONENT_RISK
-from pdm_assets.schemas.raw import MACHINES, TELEMETRY
+from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.schemas.table import DATE, Table
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
@@ -42,7 +37,6 @@ from pdm_assets.settings import Settings
 CREATED_AT_ONCE = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_PROTOCOL_CHANGED")
 CREATED_BY_ANOTHER = 20.0  # seconds to wait for a table that another writer is creating
 HOLDER_TAG = "pdm/holder"
-FEW_MACHINE_DAYS = 10_000  # a week of a thousand machines and a little more
 FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever their number
 
 # How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
@@ -85,7 +79,6 @@ class Lake(dg.ConfigurableResource):
 
     _instance: tuple[str, str] | None = PrivateAttr(default=None)
     _held: ExitStack | None = PrivateAttr(default=None)
-    _opened: dict[str, DeltaTable] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, spark: SparkEngine) -> "Lake":
@@ -99,16 +92,9 @@ class Lake(dg.ConfigurableResource):
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name.
-
-        And how much the run is likely to read: its days, of a fleet as large as the last known one.
-        """
+        """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name."""
         if context.run is None or context.instance is None:
             return
-        days, machines = _days_of_run(context.run.tags), None
-        with suppress(Exception):  # a lake that can't be asked is told by the asset that needs it, with what to do
-            machines = self._machines()
-        self.spark.expect(few_rows=days is not None and machines is not None and days * machines <= FEW_MACHINE_DAYS)
         storage = context.instance.run_storage
         if context.instance.is_persistent and isinstance(storage, SqlRunStorage):
             number, home = storage.get_run_storage_id(), context.instance.root_directory
@@ -118,12 +104,6 @@ class Lake(dg.ConfigurableResource):
             process = f"process {os.getpid()} on {socket.gethostname()}"
             self._instance = context.run.tags.get(HOLDER_TAG, process), ""
 
-    def _machines(self) -> int | None:
-        """Machines of the last day that raw/machines knows; None without one, and of a catalog, which only Spark could ask."""
-        if self.catalog or (known := self.first_and_last_day(MACHINES)) is None:
-            return None
-        return self.rows_by_day(MACHINES, known[1], known[1] + dt.timedelta(days=1))[known[1]]
-
     @property
     def holder(self) -> str | None:
         """The name by which this run holds the lake, if it does."""
@@ -131,7 +111,7 @@ class Lake(dg.ConfigurableResource):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let other instances write."""
-        self._opened.clear()
+        self.spark.delta.forget()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -178,6 +158,10 @@ class Lake(dg.ConfigurableResource):
         named = [self.catalog, self.schema_name, f"{table.group}_{table.name}"]
         parts = [str(part) for part in named] if self.catalog else ["delta", self.location(table)]
         return ".".join(f"`{part.replace('`', '``')}`" for part in parts)
+
+    def table_name(self, table: Table) -> str:
+        """The table's name for whoever looks after tables: quoted for Spark's SQL, a location for delta-rs."""
+        return self.location(table) if self.spark.is_duckdb else self.sql_name(table)
 
     def read(
         self,
@@ -251,8 +235,8 @@ class Lake(dg.ConfigurableResource):
             self._is_writable(error)
             raise
 
-    def _is_writable(self, error: PySparkException) -> None:
-        """Ask the disk, where a write failed: Spark says that it can not make a folder, and not why.
+    def _is_writable(self, error: Exception) -> None:
+        """Ask the disk, where a write failed: the engines say that they can not make a folder, and not why.
 
         Raises:
             OSError: if nothing can be written there.
@@ -273,28 +257,24 @@ class Lake(dg.ConfigurableResource):
             self._note_created()
             return
         self.must_be_there()
-        columns = ", ".join(
-            f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'} COMMENT {quoted(f.metadata['comment'])}"
-            for f in table.struct.fields
-        )
-        by_day = f" PARTITIONED BY ({DATE})" if table.daily else ""
-        properties = {
-            **{f"delta.constraints.{name}": rule for name, rule in table.constraints.items()},
-            **declared_properties(table, self.keep_days),
-            FORMAT_PROPERTY: str(FORMAT),
-        }
-        statement = (
-            f"CREATE TABLE IF NOT EXISTS {self.sql_name(table)} ({columns}) USING DELTA{by_day} "
-            f"TBLPROPERTIES ({_listed(properties)})"
-        )
         # Of several who create it at once Delta lets one win. The others are refused or, where IF NOT EXISTS finds the
         # winner's folder, told nothing: they look again until the winner's commit is there.
         deadline, cleared = time.monotonic() + CREATED_BY_ANOTHER, False
         while True:
             try:
-                self.spark.spark_session.sql(statement)
+                self.spark.tables.create(
+                    self.table_name(table),
+                    table.struct,
+                    partition_by=[DATE] if table.daily else [],
+                    constraints=table.constraints,
+                    properties={**declared_properties(table, self.keep_days), FORMAT_PROPERTY: str(FORMAT)},
+                )
             except PySparkException as error:
                 if error.getCondition() not in CREATED_AT_ONCE and not self.exists(table):
+                    self._is_writable(error)
+                    raise
+            except DeltaError as error:
+                if not self.exists(table):
                     self._is_writable(error)
                     raise
             if self.exists(table):
@@ -320,11 +300,7 @@ class Lake(dg.ConfigurableResource):
 
     def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
         """Change properties: a commit that a writer at the same time would fail on, so for upkeep and upgrades only."""
-        self.alter(table, f"SET TBLPROPERTIES ({_listed(properties)})")
-
-    def alter(self, table: Table, change: str) -> None:
-        """Change how a table is stored: `change` is SQL, made of declared names and `quoted` texts."""
-        self.spark.spark_session.sql(f"ALTER TABLE {self.sql_name(table)} {change}")
+        self.spark.tables.set_properties(self.table_name(table), properties)
 
     def _check_format(self, table: Table) -> None:
         stored = self.format_of(table)
@@ -432,15 +408,10 @@ class Lake(dg.ConfigurableResource):
         Raises:
             LakeError: if it was never written.
         """
-        location = self.location(table)
         try:
-            if (opened := self._opened.get(location)) is not None:
-                opened.update_incremental()
-                return opened
-            opened = DeltaTable(location, storage_options=deltalake_options())
             if self._instance is not None:  # a run asks some tables twenty times; a log read anew takes longer than its news
-                self._opened[location] = opened
-            return opened
+                return self.spark.delta.open(self.location(table))
+            return DeltaTable(self.location(table), storage_options=deltalake_options())
         except TableNotFoundError as error:
             self.must_be_there()
             raise LakeError(f"{table.key} has never been written: materialize it first") from error
@@ -548,13 +519,6 @@ def keeping(days: int) -> dict[str, str]:
     return {KEEP_FILES: f"interval {days} days", KEEP_LOG: f"interval {max(days, LEAST_LOG_DAYS)} days"}
 
 
-def _days_of_run(tags: Mapping[str, str]) -> int | None:
-    first, last = tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)
-    if first is not None and last is not None:
-        return (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days + 1
-    return 1 if PARTITION_NAME_TAG in tags else None
-
-
 def write_partitions(start: dt.date, end: dt.date) -> int:
     """Shuffle partitions by day of a range's write; a plan that split by day into as many before is not split again."""
     return min((end - start).days, FILES_IN_FLIGHT)
@@ -562,13 +526,3 @@ def write_partitions(start: dt.date, end: dt.date) -> int:
 
 def _days(start: dt.date, end: dt.date) -> list[dt.date]:
     return [start + dt.timedelta(days=n) for n in range((end - start).days)]
-
-
-def _listed(properties: Mapping[str, str]) -> str:
-    return ", ".join(f"{quoted(name)}={quoted(value)}" for name, value in properties.items())
-
-
-def quoted(text: str) -> str:
-    """A text as a literal of SQL."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

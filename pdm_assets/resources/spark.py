@@ -1,116 +1,93 @@
-"""The Spark session that assets use: the warm local engine, a session inside the run, or a cluster's address."""
+"""The Spark session that assets use: on DuckDB inside this process, or a Spark's."""
 
 import contextlib
 import os
-from collections.abc import Callable, Hashable, Iterator
+import shutil
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import dagster as dg
+import psutil
 from dagster_pyspark import PySparkResource
 from pydantic import PrivateAttr
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pdm_assets.resources.engine import (
-    Engine,
-    EngineError,
-    Sizing,
-    delta_conf,
-    jars_are_fetched,
-    java_for_spark,
-    one_fetches,
-    the_only_writer,
-)
+from pdm_assets.engine import spark
+from pdm_assets.engine.delta import DeltaRs
+from pdm_assets.engine.processes import private_folder
+from pdm_assets.resources.object_store import deltalake_options
 from pdm_assets.settings import Settings
 
-UTC = {"spark.sql.session.timeZone": "UTC"}
-# A day of a thousand machines takes longer to plan and compile than to compute: no code is generated for it, no plan made over
-# while it runs, and a task a core is enough (docs/performance.md).
-FEW_ROWS = {
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
-}
+Engine = Literal["duckdb", "spark"]
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+LEAST_MB, MOST_MB = 1024, 4096
 
 
 class SparkEngine(PySparkResource):
     """A Spark session on first use, released when the run ends.
 
-    Modes: `engine` attaches to the warm local Spark Connect engine of the data root (starting it if need be), `classic` makes
-    a session in this process and holds the lake while it lives, `remote` connects to PDM_SPARK_REMOTE (a Spark cluster,
-    Databricks), `session` takes the one that is there, as in a job of Databricks, and leaves it there.
+    Engines: `duckdb` runs plans inside this process, without a JVM (pdm_assets.engine.duckdb). `spark` connects to
+    PDM_SPARK_REMOTE; without an address it takes the session of the Databricks job that it runs in, or starts a local one.
     """
 
     spark_config: dict[str, Any] = {}  # noqa: RUF012 - a pydantic default is copied
-    mode: str = "engine"
+    engine: Engine = "duckdb"
     data: str = "data"
-    cores: int = 1
-    memory_mb: int = 1024
-    idle_minutes: float = 20
+    memory_mb: int = LEAST_MB
     store: str = "file"
 
     # No field: the UI shows fields, and an address may hold a token.
     _address: ClassVar[str | None] = None
-    _few_rows: ClassVar[bool] = False  # of the run that this process is: all copies of the resource share its session
     _shared: "_Shared | None" = PrivateAttr(default=None)
 
     @classmethod
     def of(cls, settings: Settings) -> "SparkEngine":
         """The resource that the settings describe."""
-        sizing = Sizing.of(settings)
         cls._address = settings.spark_remote
         return cls(
-            mode=settings.spark_mode,
+            engine=settings.engine,
             data=str(settings.data.absolute()),
-            cores=sizing.cores,
-            memory_mb=sizing.memory_mb,
-            idle_minutes=settings.spark_idle_minutes,
-            store=sizing.store,
+            memory_mb=settings.memory_mb or quarter_of_memory_mb(),
+            store=settings.store,
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Start nothing yet: a run that needs no Spark pays for none."""
+        """Start nothing yet: a run that needs no session pays for none."""
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Release the session, with its caches and models on the server, and the engine's lease."""
+        """Release the session with all that it holds."""
         self.close()
 
-    def expect(self, *, few_rows: bool) -> None:
-        """Say, before the session opens, whether planning and compiling will take most of the run's time."""
-        SparkEngine._few_rows = few_rows and self.mode in ("engine", "classic")
-
-    @contextlib.contextmanager
-    def for_many_rows(self) -> Iterator[None]:
-        """What reads many rows in a run that was expected to read few, such as a training."""
-        conf = self.spark_session.conf
-        assert self._shared is not None
-        changed = self._shared.changed
-        for name, (usual, _) in changed.items():  # unset, a name would have Spark's own default and not the server's
-            conf.set(name, usual)
-        try:
-            yield
-        finally:
-            for name, (_, for_few) in changed.items():
-                conf.set(name, for_few)
-
     @property
-    def engine(self) -> Engine:
-        """The local engine of this data root, running or not."""
-        return Engine(Path(self.data), Sizing(self.cores, self.memory_mb, self.idle_minutes, self.store))
+    def is_duckdb(self) -> bool:
+        """Whether DuckDB runs the plans and delta-rs keeps the tables."""
+        return self.engine == "duckdb"
 
     @property
     def spark_session(self) -> SparkSession:
         """The session of this run.
 
         Raises:
-            EngineError: if the engine can't be started or another writer holds the lake.
+            SparkUnavailable: if the engine is `spark` and no session can be had.
         """
+        return self._joined.session
+
+    @property
+    def delta(self) -> DeltaRs:
+        """The tables as delta-rs reads them, and with the engine `duckdb` writes them; opened ones are kept for the run."""
+        return _tables
+
+    @property
+    def tables(self) -> Any:
+        """Who creates, changes and looks after tables: delta-rs or Spark's SQL."""
+        return self.delta if self.is_duckdb else spark.SparkTables(lambda: self.spark_session)
+
+    @property
+    def _joined(self) -> "_Shared":
         if self._shared is None:
-            address = self._address if self.mode == "remote" else None
-            self._shared = _Shared.join((self.model_dump_json(), address), self._open, self._for_few)
-        return self._shared.session
+            self._shared = _Shared.join((self.model_dump_json(), self._address), self._open)
+        return self._shared
 
     def close(self) -> None:
         """Let go of the session; the last one who does ends it."""
@@ -118,73 +95,55 @@ class SparkEngine(PySparkResource):
             self._shared.leave()
             self._shared = None
 
-    @property
-    def _for_few(self) -> dict[str, str]:
-        """What a session of few rows is opened with, besides; nothing for others, and nothing that was configured."""
-        wanted = {**FEW_ROWS, "spark.sql.shuffle.partitions": str(self.cores)} if self._few_rows else {}
-        return {name: value for name, value in wanted.items() if name not in self.spark_config}
-
     def _open(self, held: contextlib.ExitStack) -> SparkSession:
-        builder = SparkSession.builder
-        if self.mode == "session":
-            session = builder.getOrCreate()  # its owner stops it
-            for name, value in {**UTC, **self.spark_config}.items():
+        folder = Path(self.data).absolute() / "engine"
+        if self.is_duckdb:
+            session = _open_duckdb(folder / "spill", self.memory_mb, self.delta, held)
+        elif self._address is not None:
+            session = spark.connect(self._address)
+        elif "DATABRICKS_RUNTIME_VERSION" in os.environ:
+            session = SparkSession.builder.getOrCreate()  # the job's: its owner stops it
+            for name, value in spark.UTC.items():
                 session.conf.set(name, value)
-            return session
-        if self.mode == "classic":
-            folder = Path(self.data).absolute() / "engine"
-            held.enter_context(the_only_writer(folder, "a classic Spark session"))
-            os.environ["JAVA_HOME"] = java_for_spark()  # pyspark asks the environment
-            fetching = held.enter_context(contextlib.ExitStack())
-            fetching.enter_context(one_fetches(self.store))
-            for name, value in {**delta_conf(self.cores, folder, self.store), **self.spark_config}.items():
-                builder = builder.config(name, value)
-            builder = builder.config("spark.driver.memory", f"{self.memory_mb}m")
-            if "spark.master" not in self.spark_config:
-                builder = builder.master(f"local[{self.cores}]")
-            session = builder.getOrCreate()
-            held.callback(session.stop)
-            jars_are_fetched(self.store)
-            fetching.close()
-            return session
-        if self.mode == "remote":
-            assert self._address is not None  # settings refuse the mode without it
-            address, policy = self._address, _patience(lambda: None)
         else:
-            info = held.enter_context(self.engine.lease())
-            address, policy = info.address, _patience(lambda: self.engine.check_alive(info))
-        # create(), not getOrCreate(): a session that an earlier run of this process left is stopped on the server. The settings
-        # follow once the client has our patience: with its own it would ask a server that is not there for ten minutes.
-        session = builder.remote(address).create()
-        session.client.set_retry_policies([policy])
-        try:
-            for name, value in {**UTC, **self.spark_config}.items():
-                session.conf.set(name, value)
-        except Exception as error:
-            session.client.set_retry_policies([])
-            session.stop()  # else it is asked to forget its models when the process ends, for ten minutes if it is not there
-            if not isinstance(error, PySparkException) or error.getCondition() is not None:
-                raise  # what a server says names what is wrong
-            raise EngineError(
-                "the Spark server can't be reached, or does not let us in (in mode remote PDM_SPARK_REMOTE says where it is): "
-                f"{error}"
-            ) from error
-        held.callback(session.stop)
+            private_folder(folder)
+            session = spark.local(folder, os.cpu_count() or 1, self.memory_mb, self.store)
+        for name, value in self.spark_config.items():
+            session.conf.set(name, value)
+        if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+            held.callback(session.stop)
         return session
 
 
-def _patience(check_alive: Callable[[], None]) -> Any:
-    """When a call to the server is tried again: not ten minutes as by default, and never where `check_alive` raises."""
-    import grpc
-    from pyspark.sql.connect.client.retries import DefaultPolicy
+_tables = DeltaRs(deltalake_options)
 
-    class WhileItLives(DefaultPolicy):
-        def can_retry(self, e: BaseException) -> bool:
-            if isinstance(e, grpc.RpcError):
-                check_alive()
-            return super().can_retry(e)
 
-    return WhileItLives(max_retries=8, max_backoff=5_000)
+def _open_duckdb(spill: Path, memory_mb: int, tables: DeltaRs, held: contextlib.ExitStack) -> SparkSession:
+    # Functions of pyspark.sql ask it at each call whether they make columns for a JVM or for a Connect client.
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    from pdm_assets.engine.duckdb import Limits, connect
+
+    _clear_left_behind(spill)
+    ours = spill / str(os.getpid())
+    private_folder(ours)
+    held.callback(shutil.rmtree, ours, ignore_errors=True)
+    return connect(Limits(memory_mb, ours), tables)
+
+
+def _clear_left_behind(spill: Path) -> None:
+    """Remove what processes that were killed have spilled."""
+    for folder in spill.glob("[0-9]*"):
+        if not psutil.pid_exists(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def quarter_of_memory_mb() -> int:
+    """A quarter of the memory that this machine or container has, 1 to 4 GiB."""
+    total = psutil.virtual_memory().total
+    for limit in map(Path, CONTAINER_LIMITS):
+        with contextlib.suppress(OSError, ValueError):
+            total = min(total, int(limit.read_text()))
+    return min(MOST_MB, max(LEAST_MB, total // 4 // 2**20))
 
 
 class _Shared:
@@ -192,24 +151,16 @@ class _Shared:
 
     _all: ClassVar[dict[Hashable, "_Shared"]] = {}
 
-    def __init__(
-        self, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession], for_few: dict[str, str]
-    ) -> None:
+    def __init__(self, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> None:
         self.key, self.holders = key, 0
-        self.changed: dict[str, tuple[str, str]] = {}  # what the session had of itself, and what it has instead
         with contextlib.ExitStack() as held:
             self.session = open_session(held)
-            for name, value in for_few.items():
-                self.changed[name] = str(self.session.conf.get(name)), value
-                self.session.conf.set(name, value)
             self.held = held.pop_all()
 
     @classmethod
-    def join(
-        cls, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession], for_few: dict[str, str]
-    ) -> "_Shared":
+    def join(cls, key: Hashable, open_session: Callable[[contextlib.ExitStack], SparkSession]) -> "_Shared":
         if key not in cls._all:
-            cls._all[key] = cls(key, open_session, for_few)
+            cls._all[key] = cls(key, open_session)
         shared = cls._all[key]
         shared.holders += 1
         return shared

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
-from pdm_assets.resources.lake import FORMAT_PROPERTY, Lake, LakeError, declared_properties, quoted
+from pdm_assets.resources.lake import FORMAT_PROPERTY, Lake, LakeError, declared_properties
 from pdm_assets.schemas.table import Table
 
 
@@ -30,14 +31,13 @@ def add_what_is_declared(lake: Lake, table: Table) -> None:
         if field.name not in stored:
             if not field.nullable:
                 raise LakeError(f"{table.key} lacks {field.name}, which may not be null: its rows must be made anew")
-            comment = quoted(field.metadata["comment"])
-            lake.alter(table, f"ADD COLUMNS (`{field.name}` {field.dataType.simpleString()} COMMENT {comment})")
+            lake.spark.tables.add_column(lake.table_name(table), field)
     properties = lake.properties(table)
     for name, rule in table.constraints.items():
         if f"delta.constraints.{name}" not in properties:
             try:
-                lake.alter(table, f"ADD CONSTRAINT `{name}` CHECK ({rule})")
-            except PySparkException as error:
+                lake.spark.tables.add_constraint(lake.table_name(table), name, rule)
+            except (PySparkException, DeltaError) as error:
                 said = str(error).splitlines()[0]
                 raise LakeError(
                     f"{table.key} can't have the rule {name}, {rule}: {said}. Mend these rows, then again"

@@ -76,15 +76,13 @@ def _compact(lake: Lake, table: Table) -> int:
     days = actions.column(f"partition.{DATE}").to_pylist() if table.daily else [None] * actions.num_rows
     crowded = [day for day, files in Counter(days).items() if files > MOST_FILES]
     if crowded:
-        names = ", ".join(f"DATE'{day.isoformat()}'" for day in crowded if day)
-        where = f" WHERE {DATE} IN ({names})" if table.daily else ""
-        lake.spark.spark_session.sql(f"OPTIMIZE {lake.sql_name(table)}{where}")
+        lake.spark.tables.compact(lake.table_name(table), [day for day in crowded if day], DATE if table.daily else None)
     return len(crowded)
 
 
 def _delete_dead_files(lake: Lake, table: Table, cutoff: dt.datetime) -> None:
-    """VACUUM, if a file is there that may go: each time it is two commits and a listing by Spark."""
+    """VACUUM, if a file is there that may go: each time it is two commits and a listing."""
     alive = files_of(lake.delta(table))
     lying = lying_there(lake, table)
     if any(name not in alive and written < cutoff.timestamp() for name, (_, written) in lying.items()):
-        lake.spark.spark_session.sql(f"VACUUM {lake.sql_name(table)}")
+        lake.spark.tables.vacuum(lake.table_name(table))

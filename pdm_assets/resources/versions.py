@@ -11,15 +11,12 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException
-from pyspark.sql import functions as F
 
 from pdm_assets.resources.lake import Lake, LakeError
 from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.resources.object_store import changed_at, deltalake_options
 from pdm_assets.schemas.features import REGISTRY
 from pdm_assets.schemas.table import DATE, Table
-
-USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 NamedVersions = Mapping[str, Mapping[int, list[str]]]  # table key -> version -> the models that name it
 
@@ -81,9 +78,8 @@ def unreadable(lake: Lake, table: Table, version: int) -> str | None:
 
 def times(lake: Lake, table: Table) -> dict[int, dt.datetime]:
     """When each version that the log still knows was written, the newest first."""
-    history = lake.spark.spark_session.sql(f"DESCRIBE HISTORY {lake.sql_name(table)}")
-    rows = history.select("version", F.unix_millis("timestamp").alias("at")).collect()
-    return {row["version"]: dt.datetime.fromtimestamp(row["at"] / 1000, dt.UTC) for row in rows}
+    found: dict[int, dt.datetime] = lake.spark.tables.history(lake.table_name(table))
+    return found
 
 
 def version_at(lake: Lake, table: Table, at: dt.datetime) -> int:
@@ -115,18 +111,15 @@ def restore(lake: Lake, table: Table, version: int, note: Mapping[str, Any]) -> 
             "but those that models name stay"
         )
     before = _days_of_files(newest) if table.daily else {}
-    session = lake.spark.spark_session
-    session.conf.set(USER_METADATA, json.dumps(note))
+    version_before = newest.version()
     try:
-        session.sql(f"RESTORE TABLE {lake.sql_name(table)} TO VERSION AS OF {version:d}")
-    except PySparkException as error:
+        lake.spark.tables.restore(lake.table_name(table), version, json.dumps(note))
+    except (PySparkException, DeltaError) as error:
         raise LakeError(f"version {version} of {table.key} can't be restored: {str(error).splitlines()[0]}") from error
-    finally:
-        session.conf.unset(USER_METADATA)
     restored = lake.delta(table)
     after = _days_of_files(restored) if table.daily else {}
     days = {day for _, day in before.items() ^ after.items()}
-    return Restored(version, newest.version(), restored.version(), sorted(days))
+    return Restored(version, version_before, restored.version(), sorted(days))
 
 
 def _days_of_files(table: DeltaTable) -> dict[str, dt.date]:

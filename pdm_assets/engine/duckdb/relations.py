@@ -26,7 +26,6 @@ from pdm_assets.engine.duckdb.types import (
     fields_of,
     quoted,
     sql_type,
-    struct_of,
     text,
 )
 

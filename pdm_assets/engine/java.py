@@ -2,7 +2,7 @@
 
 22 to 25.0.2 are refused for a reason of their own: their garbage collector may damage what is being compressed (JDK-8377811).
 
-`python -m pdm_assets.resources.java` prints its folder, or what to install.
+`python -m pdm_assets.engine.java` prints its folder, or what to install.
 """
 
 import os
