@@ -154,6 +154,16 @@ def upgrade() -> None:
     click.echo("every table is in this release's format" if steps else "nothing to do: every table is in this release's format")
 
 
+@lake.command("take-over")
+def take_over() -> None:
+    """Let the engine of PDM_ENGINE write the tables of a lake on S3 from now on. Refused while a run writes."""
+    its = _store().lake
+    with _said_plainly(), its.held_by(f"pdm-assets lake take-over (pid {os.getpid()})"):
+        for table in its.tables():
+            its.take_over(table)
+    click.echo(f"the engine {its.spark.engine} writes every table")
+
+
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--wait", default=0.0, show_default=True, help="seconds to wait for a run that is under way")

@@ -1,9 +1,7 @@
-"""One Spark engine for the whole test session, on a data root of its own; the workers of a session share it."""
+"""One session of the default engine for each test process."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -12,8 +10,6 @@ from pyspark.sql import SparkSession
 os.environ["TZ"] = "UTC"
 for name in [name for name in os.environ if name.startswith("PDM_")]:
     del os.environ[name]  # tests say their settings; the shell's must not leak in
-
-HAS_WORKERS = "PYTEST_XDIST_WORKER" in os.environ
 
 hypothesis_settings.register_profile("patient", deadline=None)  # a loaded machine is slow, not wrong
 hypothesis_settings.load_profile("patient")
@@ -25,33 +21,10 @@ from pdm_assets_tests.models.fleet import trained_tree
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if HAS_WORKERS:
-        return tmp_path_factory.getbasetemp().parent / "data-of-all-workers"
-    return tmp_path_factory.mktemp("data")
-
-
-@contextmanager
-def engine_for_tests(data: Path) -> Iterator[SparkEngine]:
-    settings = Settings(data=data, spark_memory_mb=3072 if HAS_WORKERS else 2048, spark_idle_minutes=1)
-    # The frames of tests are small: a task costs more than its rows, and compiling an expression more than evaluating it.
-    # The journeys run as users do, on an engine of their own.
-    config = {
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    }
-    resource = SparkEngine(**{**SparkEngine.of(settings).model_dump(), "spark_config": config})
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
+    resource = SparkEngine.of(Settings(data=tmp_path_factory.mktemp("data"), memory_mb=1024))
     yield resource
     resource.close()
-    if not HAS_WORKERS:  # else another may be using it: unused, it stops by itself
-        resource.engine.stop()
-
-
-@pytest.fixture(scope="session")
-def engine(data_root: Path) -> Iterator[SparkEngine]:
-    with engine_for_tests(data_root) as resource:
-        yield resource
 
 
 @pytest.fixture(scope="session")

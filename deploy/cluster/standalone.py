@@ -19,15 +19,9 @@ from pathlib import Path
 
 import pyspark
 
-from pdm_assets.resources.engine import (
-    SERVER_CLASS,
-    delta_conf,
-    end_with_parent,
-    jars_are_fetched,
-    java_for_spark,
-    private_file,
-    private_folder,
-)
+from pdm_assets.engine.java import java_home
+from pdm_assets.engine.processes import end_with_parent, private_file, private_folder
+from pdm_assets.engine.spark import SERVER_CLASS, delta_conf
 
 MASTER_CLASS = "org.apache.spark.deploy.master.Master"
 WORKER_CLASS = "org.apache.spark.deploy.worker.Worker"
@@ -47,7 +41,7 @@ class Cluster:
     @property
     def settings(self) -> dict[str, str]:
         """What to give the platform."""
-        return {"PDM_SPARK_MODE": "remote", "PDM_SPARK_REMOTE": f"sc://localhost:{self.connect_port}/;token={self.token}"}
+        return {"PDM_ENGINE": "spark", "PDM_SPARK_REMOTE": f"sc://localhost:{self.connect_port}/;token={self.token}"}
 
 
 @contextmanager
@@ -63,10 +57,23 @@ def cluster(folder: Path, *, workers: int = 2, cores: int = 1, memory_mb: int = 
         start_master(it)
         for number in range(1, workers + 1):
             start_worker(it, number, cores, memory_mb)
-        start_connect(it, workers * cores, memory_mb)
+        start_connect(it, workers * cores, memory_mb, f"spark://127.0.0.1:{master_port}")
         with private_file(folder / "remote.env") as out:
             out.write("".join(f"{name}='{value}'\n" for name, value in it.settings.items()).encode())
         yield it
+
+
+@contextmanager
+def connect_server(folder: Path, *, cores: int = 1, memory_mb: int = 1024, store: str = "file") -> Iterator[Cluster]:
+    """A Connect server alone, whose driver does all the work: the engine `spark` without a cluster."""
+    private_folder(folder)
+    with private_file(folder / "spark.conf"):
+        it = Cluster(folder, 0, _free_ports(1)[0], secrets.token_urlsafe(24))
+    try:
+        start_connect(it, cores, memory_mb, f"local[{cores}]", store)
+        yield it
+    finally:
+        _end(it)
 
 
 def start_master(it: Cluster) -> None:
@@ -86,29 +93,26 @@ def start_worker(it: Cluster, number: int, cores: int, memory_mb: int) -> None:
     _start(it, f"worker-{number}", ["spark-class", *command], {"SPARK_LOCAL_DIRS": str(work / "tmp")})
 
 
-def start_connect(it: Cluster, cores: int, memory_mb: int) -> None:
-    """The Connect server: the settings of the local engine, with executors instead of threads."""
+def start_connect(it: Cluster, cores: int, memory_mb: int, master: str, store: str = "file") -> None:
+    """The Connect server, the driver of every run."""
     conf = {
-        **delta_conf(cores, it.folder),
+        **delta_conf(cores, it.folder, store),
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(it.connect_port),
         "spark.executor.memory": f"{memory_mb * 3 // 4}m",
         "spark.cores.max": str(cores),
     }
-    if path := conf.get("spark.driver.extraClassPath"):
-        conf["spark.executor.extraClassPath"] = path
-    command = ["spark-submit", "--class", SERVER_CLASS, "--master", f"spark://127.0.0.1:{it.master_port}"]
+    command = ["spark-submit", "--class", SERVER_CLASS, "--master", master]
     command += ["--properties-file", str(it.folder / "spark.conf"), "--driver-memory", f"{memory_mb}m"]
     command += ["--driver-java-options", "-XX:+ExitOnOutOfMemoryError"]
     command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
     _start(it, "connect", [*command, "spark-internal"], {"SPARK_CONNECT_AUTHENTICATE_TOKEN": it.token})
     _wait(it, "connect", it.connect_port)
-    jars_are_fetched()
 
 
 def _start(it: Cluster, name: str, command: list[str], environ: Mapping[str, str]) -> None:
     home = Path(pyspark.__file__).parent
-    spark = {"JAVA_HOME": java_for_spark(), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
+    spark = {"JAVA_HOME": str(java_home()), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
     with private_file(it.folder / f"{name}.log", "ab") as log:
         it.processes[name] = subprocess.Popen(
             [str(home / "bin" / command[0]), *command[1:]],

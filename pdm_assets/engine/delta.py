@@ -110,7 +110,8 @@ class DeltaRs:
         target = pa.schema(table.schema().to_arrow())
         if sorted(rows.schema.names) != sorted(target.names):
             raise EngineError(
-                "_LEGACY_ERROR_TEMP_DELTA_0007", f"rows with the columns {rows.schema.names} do not fit {location}: {target.names}"
+                "_LEGACY_ERROR_TEMP_DELTA_0007",
+                f"rows with the columns {rows.schema.names} do not fit {location}: {target.names}",
             )
         metadata = {USER_METADATA: options["usermetadata"]} if "usermetadata" in options else {}
         reading = _Reading(rows, target)

@@ -1,7 +1,7 @@
 """The Delta tables of the platform: declared once, created with their constraints, written by day range in one commit.
 
-With the engine `duckdb` delta-rs reads and writes them, with `spark` Spark writes. Versions, rows per day and small previews are
-read with delta-rs by both.
+With the engine `duckdb` delta-rs reads and writes them, with `spark` Spark does. Versions, rows per day and small previews
+are read with delta-rs by both.
 """
 
 import datetime as dt
@@ -42,6 +42,7 @@ FILES_IN_FLIGHT = 16  # tasks of a range write: a day is one file, whatever thei
 # How a table is stored: 1 is release 0.1.0, which did not write it down. One more with each entry of upgrade.MIGRATIONS.
 FORMAT = 3
 FORMAT_PROPERTY = "pdm.format"
+WRITER_PROPERTY = "pdm.writer"
 KEEP_FILES, KEEP_LOG = "delta.deletedFileRetentionDuration", "delta.logRetentionDuration"
 STATISTICS_OF = "delta.dataSkippingStatsColumns"
 LEAST_LOG_DAYS = 365  # Delta cuts the log by itself: not before upkeep, should it have stood still, could ask for more
@@ -254,9 +255,11 @@ class Lake(dg.ConfigurableResource):
         self.hold()
         if self.exists(table):
             self._check_format(table)
+            self._check_writer(table)
             self._note_created()
             return
         self.must_be_there()
+        self._refuse_foreign_files(table)
         # Of several who create it at once Delta lets one win. The others are refused or, where IF NOT EXISTS finds the
         # winner's folder, told nothing: they look again until the winner's commit is there.
         deadline, cleared = time.monotonic() + CREATED_BY_ANOTHER, False
@@ -267,7 +270,7 @@ class Lake(dg.ConfigurableResource):
                     table.struct,
                     partition_by=[DATE] if table.daily else [],
                     constraints=table.constraints,
-                    properties={**declared_properties(table, self.keep_days), FORMAT_PROPERTY: str(FORMAT)},
+                    properties={**declared_properties(table, self.keep_days), FORMAT_PROPERTY: str(FORMAT), **self._writer},
                 )
             except PySparkException as error:
                 if error.getCondition() not in CREATED_AT_ONCE and not self.exists(table):
@@ -277,6 +280,9 @@ class Lake(dg.ConfigurableResource):
                 if not self.exists(table):
                     self._is_writable(error)
                     raise
+            except OSError as error:
+                self._is_writable(error)
+                raise
             if self.exists(table):
                 self._note_created()
                 return
@@ -297,6 +303,29 @@ class Lake(dg.ConfigurableResource):
             rows = self.spark.spark_session.sql(f"SHOW TBLPROPERTIES {self.sql_name(table)}").collect()
             return {row["key"]: row["value"] for row in rows}
         return dict(self.delta(table).metadata().configuration)
+
+    @property
+    def _writer(self) -> dict[str, str]:
+        """Which engine writes a table on S3, as a property: one puts its commits on condition, the other with a lock in its JVM.
+
+        Neither sees to the other's. On a disk the lake's lock keeps them apart; other stores refuse a second commit themselves.
+        """
+        return {WRITER_PROPERTY: self.spark.engine} if self.root.startswith("s3a://") else {}
+
+    def _check_writer(self, table: Table) -> None:
+        if not self._writer:
+            return
+        writes = self.properties(table).get(WRITER_PROPERTY, "spark")  # earlier releases wrote with Spark alone
+        if writes != self.spark.engine:
+            raise LakeError(
+                f"{table.key} is written by the engine {writes}, and PDM_ENGINE={self.spark.engine}: on S3 the commits of one can "
+                f"overwrite the other's. Set PDM_ENGINE={writes}, or with no run under way run `pdm-assets lake take-over`"
+            )
+
+    def take_over(self, table: Table) -> None:
+        """Let this engine write a table on S3 from now on; nothing elsewhere."""
+        if self._writer and self.properties(table).get(WRITER_PROPERTY, "spark") != self.spark.engine:
+            self.set_properties(table, self._writer)
 
     def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
         """Change properties: a commit that a writer at the same time would fail on, so for upkeep and upgrades only."""
@@ -321,18 +350,29 @@ class Lake(dg.ConfigurableResource):
         known = [*TABLES.values(), *(replace(COMPONENT_RISK, key=f"results/{name}") for name in results)]
         return [table for table in known if self.exists(table)]
 
+    def _refuse_foreign_files(self, table: Table) -> None:
+        """See to it that a table is not made in a folder that holds files of something else.
+
+        Raises:
+            LakeError: if it does.
+        """
+        if self._on_disk is None or not (folder := Path(self.location(table))).is_dir():
+            return
+        files = [path for path in folder.rglob("*") if not path.is_dir()]
+        foreign = [path for path in files if path.parent.name != "_delta_log" or not path.name.startswith(".")]
+        if foreign and not self.exists(table):  # another may just have made it
+            raise LakeError(
+                f"{table.key} can not be created: its folder {folder} is no Delta table but holds {len(foreign)} files, "
+                f"such as {foreign[0].relative_to(folder)}. Move them away and try again"
+            )
+
     def _clear_abandoned_creation(self, table: Table) -> None:
         """Remove what a creation left that was killed before its commit, and nothing that another may be writing just now."""
         if self._on_disk is None:
             return  # an object store has a commit whole or not at all
         folder = Path(self.location(table))
-        files = [path for path in folder.rglob("*") if not path.is_dir()]
-        if foreign := [path for path in files if path.parent.name != "_delta_log" or not path.name.startswith(".")]:
-            raise LakeError(
-                f"{table.key} can not be created: its folder {folder} is no Delta table but holds {len(foreign)} files, "
-                f"such as {foreign[0].relative_to(folder)}. Move them away and try again"
-            )
-        for path in files:
+        self._refuse_foreign_files(table)
+        for path in (folder / "_delta_log").glob(".*"):
             with suppress(FileNotFoundError):  # renamed by its writer, or cleared by another
                 if time.time() - path.stat().st_mtime >= CREATED_BY_ANOTHER:
                     path.unlink()

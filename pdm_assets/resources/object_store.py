@@ -57,7 +57,8 @@ def s3_endpoint(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def deltalake_options(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What deltalake is told of an object store beyond what it reads of AWS_ and other variables by itself."""
+    safe = {"aws_conditional_put": "etag"}  # S3 refuses a commit whose number is taken
     endpoint = s3_endpoint(environ)
     if endpoint is None:
-        return {}
-    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
+        return safe
+    return {**safe, "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
