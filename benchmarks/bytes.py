@@ -71,7 +71,6 @@ def _measure(root: Path, machines: int) -> dict[str, int]:
         PDM_LAST_DAY=(END + dt.timedelta(days=NEW_DAYS)).isoformat(),
         PDM_RETRAIN_EVERY_DAYS="90",  # no training falls due on a new day
     )
-    from pdm_assets.definitions import spark
     from pdm_assets.demo import make_home
     from pdm_assets.resources.landing import land
     from pdm_assets.simulator.writer import simulate
@@ -82,11 +81,7 @@ def _measure(root: Path, machines: int) -> dict[str, int]:
     simulate(root / "later", machines=machines, days=DAYS + NEW_DAYS, end=end_at + dt.timedelta(days=NEW_DAYS), seed=1)
     land(root / "fleet", data / "landing")
     time.sleep(1.5)  # a file is taken once it has been still for a second
-    try:
-        return _new_days(root, data, first)
-    finally:  # else it would idle on, twenty minutes, over folders that are gone
-        spark.close()
-        spark.engine.stop()
+    return _new_days(root, data, first)
 
 
 def _new_days(root: Path, data: Path, first: dt.date) -> dict[str, int]:

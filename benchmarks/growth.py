@@ -23,10 +23,11 @@ STAGES = {
     "worklist": "worklists, a range",
     "monitoring": "monitoring, a range",
     "all of it once more": "all once more, as one run",
-    "new day": "a new day, engine warm",
+    "raw to labels": "raw to labels, by command",
+    "new day": "a new day",
     "landed to scored": "landed to scored, by the sensor",
 }
-MEMORY = "memory of the engine"
+MEMORY = "memory of that process"
 
 
 def write(results: Path) -> None:
@@ -52,7 +53,7 @@ def _section(fleets: Sequence[Fleet], picture: Path) -> str:
         f"| work | {' | | '.join(f'{size:,}' for size in sizes)} |",
         f"| --- {'| --- ' * (2 * len(sizes) - 1)}|",
         *(f"| {name} | {_row(sizes, values, '{:.1f} s')} |" for name, values in seconds.items()),
-        f"| memory of the engine | {_row(sizes, [_memory(fleet) for fleet in fleets], '{:.1f} GiB')} |",
+        f"| memory of a range | {_row(sizes, [_memory(fleet) for fleet in fleets], '{:.1f} GiB')} |",
         "",
         f"![Seconds by machines]({picture.name})",
     ]
