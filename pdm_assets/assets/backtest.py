@@ -16,9 +16,11 @@ from pdm_assets.models.backtest import (
     last_twelve_months,
     terms_of,
 )
+from pdm_assets.models.fitting import Fitter
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
 from pdm_assets.resources.delta_io import span
 from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.model_store import ModelStore
 from pdm_assets.schemas.features import BACKTEST, OBSERVATIONS
 from pdm_assets.settings import HYPERPARAMETERS, ModelType
 
@@ -40,7 +42,9 @@ class BacktestConfig(dg.Config):
     deps=[table.key.split("/") for table in TRAINED_ON],
     pool="spark",
 )
-def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake) -> DataFrame:
+def backtest(
+    context: dg.AssetExecutionContext, config: BacktestConfig, lake: Lake, model_store: dg.ResourceParam[ModelStore]
+) -> DataFrame:
     """One row per type of model and component, and pooled, on the first of each month; other days have none.
 
     A model is trained for that day on what was known before it, tested on the days before it, and thrown away: what training
@@ -51,7 +55,9 @@ def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: La
 
     start, end = span(context.partition_keys)
     types: tuple[ModelType, ...] = tuple(HYPERPARAMETERS) if config.all_types else (SETTINGS.model_type,)
-    folds, said = _tried(context, lake, fold_days(map(dt.date.fromisoformat, context.partition_keys)), types)
+    cutoffs = fold_days(map(dt.date.fromisoformat, context.partition_keys))
+    with lake.spark.fitter() as fitter:
+        folds, said = _tried(context, lake, model_store, fitter, cutoffs, types)
     if not folds and not said:
         said = ["no fold: folds belong to the first of each month, choose a range of days with one in it"]
     if said:
@@ -74,7 +80,12 @@ def backtest(context: dg.AssetExecutionContext, config: BacktestConfig, lake: La
 
 
 def _tried(
-    context: dg.AssetExecutionContext, lake: Lake, cutoffs: list[dt.date], types: tuple[ModelType, ...]
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    store: ModelStore,
+    fitter: Fitter,
+    cutoffs: list[dt.date],
+    types: tuple[ModelType, ...],
 ) -> tuple[list[Fold], list[str]]:
     """The folds, and which could not be and why."""
     from pdm_assets.models.training import TrainingError
@@ -90,8 +101,10 @@ def _tried(
             for kind in types:
                 context.log.info(f"fold of {cutoff}: {kind} learns from {settings.train_days} days")
                 version = f"backtest-{kind}-{cutoff}"
-                with lake.spark.for_many_rows():
-                    trained = trained_for(lake, cutoff, kind=kind, settings=settings, version=version)
+                with store.new_folder() as folder:
+                    trained = trained_for(
+                        lake, cutoff, kind=kind, settings=settings, version=version, fitter=fitter, folder=folder
+                    )
                 folds += folds_of(trained.card, trained.fit_seconds)
         except (TooLittleHistory, TrainingError) as error:
             said.append(f"{cutoff}: {error}")

@@ -6,8 +6,8 @@ import datetime as dt
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import dagster as dg
@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame
 
 from pdm_assets.models.backtest import Fold, last_twelve_months, terms_of
 from pdm_assets.models.evaluation import POOLED
+from pdm_assets.models.fitting import Fitter, NoJava
 from pdm_assets.models.promotion import Verdict
 from pdm_assets.models.windows import first_possible_cutoff, model_windows
 from pdm_assets.partitions import DAILY, ONE_RUN, SETTINGS
@@ -86,40 +87,42 @@ def failure_model(
     chosen: dict[dt.date, DayModel] = {}
     trained: dict[dt.date, str] = {}
     failed: tuple[dt.date, str] | None = None  # the latest attempt of this run that made no model
-    for day in days:
-        incumbent = model_store.in_force(day, models, decisions)
-        forced = config.force and day == days[-1]
-        said = _not_due(day, models, decisions, model_store)
-        if forced or said is None:
-            missing = _what_is_missing(day, observed and observed[0]) or (None if forced else _was_tried(day, failed))
-            with nullcontext() if missing else lake.spark.for_many_rows():
-                found = missing or _train(context, config, lake, model_store, reports, day)
-            if isinstance(found, TrainedFor):
-                models, decisions = model_store.registered(), model_store.decisions()
-                trained[day] = found.version
-                if found.verdict.is_promoted and found.in_force_from == day:
-                    chosen[day] = DayModel(found.version, day, "trained", f"{'forced' if forced else 'due'}, and promoted")
-                    continue
-                incumbent = model_store.in_force(day, models, decisions)  # another may have been put in charge meanwhile
-                said = (
-                    f"{_from_later_on(found.version, found.in_force_from)}: {day} has scores already"
-                    if found.verdict.is_promoted
-                    else f"{found.version} was refused: {found.verdict.reason}"
+    with lake.spark.fitter() as fitter:  # a process is started once one is fitted, and ends with the last
+        for day in days:
+            incumbent = model_store.in_force(day, models, decisions)
+            forced = config.force and day == days[-1]
+            said = _not_due(day, models, decisions, model_store)
+            if forced or said is None:
+                missing = _what_is_missing(day, observed and observed[0]) or (None if forced else _was_tried(day, failed))
+                found = missing or _train(context, config, lake, model_store, reports, fitter, day)
+                if isinstance(found, TrainedFor):
+                    models, decisions = model_store.registered(), model_store.decisions()
+                    trained[day] = found.version
+                    if found.verdict.is_promoted and found.in_force_from == day:
+                        chosen[day] = DayModel(found.version, day, "trained", f"{'forced' if forced else 'due'}, and promoted")
+                        continue
+                    incumbent = model_store.in_force(day, models, decisions)  # another may have been put in charge meanwhile
+                    said = (
+                        f"{_from_later_on(found.version, found.in_force_from)}: {day} has scores already"
+                        if found.verdict.is_promoted
+                        else f"{found.version} was refused: {found.verdict.reason}"
+                    )
+                elif forced:
+                    raise dg.Failure(f"no model can be trained for {day}: {found}")
+                else:
+                    if missing is None:
+                        failed = day, found
+                    if incumbent is None:
+                        chosen[day] = DayModel(None, None, TOO_LITTLE_HISTORY, found)
+                        continue
+                    said = f"a new one is due, but {found}"
+            chosen[day] = (
+                DayModel(incumbent.version, incumbent.cutoff, "carried forward", said)
+                if incumbent
+                else DayModel(
+                    None, None, "refused", f"{said}. `pdm-assets models promote VERSION` puts one in force all the same"
                 )
-            elif forced:
-                raise dg.Failure(f"no model can be trained for {day}: {found}")
-            else:
-                if missing is None:
-                    failed = day, found
-                if incumbent is None:
-                    chosen[day] = DayModel(None, None, TOO_LITTLE_HISTORY, found)
-                    continue
-                said = f"a new one is due, but {found}"
-        chosen[day] = (
-            DayModel(incumbent.version, incumbent.cutoff, "carried forward", said)
-            if incumbent
-            else DayModel(None, None, "refused", f"{said}. `pdm-assets models promote VERSION` puts one in force all the same")
-        )
+            )
     _show_in_mlflow(context, model_store, trained)
     return chosen
 
@@ -169,11 +172,13 @@ def _what_is_missing(day: dt.date, history_begins: dt.date | None) -> str | None
     )
 
 
-def trained_for(lake: Lake, day: dt.date, *, kind: ModelType, settings: Settings, version: str) -> "TrainedModel":
+def trained_for(
+    lake: Lake, day: dt.date, *, kind: ModelType, settings: Settings, version: str, fitter: Fitter, folder: Path
+) -> "TrainedModel":
     """A model of what was known before a day began, whatever the tables hold by now.
 
     Raises:
-        TrainingError: as of models.training.train.
+        TrainingError, FitProcessError, NoJava, FitFailed: as of models.training.train.
     """
     from pdm_assets.models.training import train
 
@@ -194,6 +199,8 @@ def trained_for(lake: Lake, day: dt.date, *, kind: ModelType, settings: Settings
         data_versions=versions,
         code_version=f"{installed_version('pdm-assets')}/{CODE_VERSION}",
         version=version,
+        fitter=fitter,
+        folder=folder,
     )
 
 
@@ -203,6 +210,7 @@ def _train(
     lake: Lake,
     store: ModelStore,
     reports: Reports,
+    fitter: Fitter,
     day: dt.date,
 ) -> TrainedFor | str:
     """Train and register a model for a day and let the gate decide; what stood in the way, if it can't be made."""
@@ -216,13 +224,19 @@ def _train(
     _, incumbent = _rival(lake, store, day)
     if incumbent:
         store.load(incumbent.version)  # a damaged one is told before the training, not after it
-    try:
-        version = f"{kind}-{day}-{context.run.run_id[:8]}"
-        trained = trained_for(lake, day, kind=kind, settings=SETTINGS, version=version)
-    except TrainingError as error:
-        return str(error)
-    card, pictures = trained.card, pictures_of(trained)
-    store.save(trained, pictures, context.run.run_id)
+    version = f"{kind}-{day}-{context.run.run_id[:8]}"
+    with store.new_folder() as folder:
+        try:
+            trained = trained_for(lake, day, kind=kind, settings=SETTINGS, version=version, fitter=fitter, folder=folder)
+        except TrainingError as error:
+            return str(error)
+        except NoJava as error:
+            if incumbent is None:
+                raise dg.Failure(str(error)) from error
+            context.log.warning(f"{error} {incumbent.version} stays in force meanwhile")
+            return str(error)
+        card, pictures = trained.card, pictures_of(trained)
+        store.save(trained, pictures, context.run.run_id)
     found = _decide(lake, store, trained, f"gate, run {context.run.run_id}")
     verdict = found.verdict
     outcome = "promoted from" if verdict.is_promoted else "refused for"

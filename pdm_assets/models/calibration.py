@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
 from pdm_assets.models.events import Costs, Moments, Rules, cost_by_machine, judge
-from pdm_assets.models.metrics import LEAST, Bools, Floats, logistic_fit, logit, smoothed
+from pdm_assets.models.metrics import Bools, Floats, logistic_fit, logit, smoothed
+from pdm_assets.models.served import calibrated
 
 CANDIDATES = 60
 
@@ -21,12 +20,7 @@ class Platt:
 
     def of(self, score: Floats) -> Floats:
         """The probabilities of scores."""
-        return 1 / (1 + np.exp(-(self.slope * logit(score) + self.intercept)))
-
-    def column(self, score: Column) -> Column:
-        """The same in Spark."""
-        kept = F.least(F.greatest(score, F.lit(LEAST)), F.lit(1 - LEAST))
-        return 1 / (1 + F.exp(-(F.log(kept / (1 - kept)) * self.slope + self.intercept)))
+        return calibrated(score, self.slope, self.intercept)
 
 
 def fit_platt(score: Floats, fails: Bools) -> Platt:

@@ -85,7 +85,9 @@ def importances(pipeline: "PipelineModel", components: Sequence[str], features: 
     """
     from pyspark.ml.classification import LogisticRegressionModel
 
-    indicators = [f"{name}={value}" for name, values in known_categories(pipeline).items() for value in values]
+    indexer: Any = next(stage for stage in pipeline.stages if hasattr(stage, "labelsArray"))
+    known = zip(CATEGORICAL_FEATURES, map(list, indexer.labelsArray), strict=True)
+    indicators = [f"{name}={value}" for name, values in known for value in values]
     names = [*(name for name in features if name not in CATEGORICAL_FEATURES), *indicators]
     result = {}
     classifiers: list[Any] = pipeline.stages[-len(components) :]
@@ -95,12 +97,6 @@ def importances(pipeline: "PipelineModel", components: Sequence[str], features: 
         total = sizes.sum() or 1.0
         result[component] = {name: float(size / total) for name, size in zip(names, sizes, strict=True)}
     return result
-
-
-def known_categories(pipeline: "PipelineModel") -> dict[str, list[str]]:
-    """The values of each categorical feature that training knew."""
-    indexer = next(stage for stage in pipeline.stages if hasattr(stage, "labelsArray"))
-    return dict(zip(CATEGORICAL_FEATURES, map(list, indexer.labelsArray), strict=True))
 
 
 def _preparation(features: Sequence[str], needs_scaling: bool) -> list[Any]:

@@ -6,27 +6,25 @@ model itself, whatever its type: a reason is never given that the model did not 
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+import numpy as np
+from pyspark.sql import types as T
 
 from pdm_assets.models.card import ModelCard
-from pdm_assets.models.pipeline import known_categories
-from pdm_assets.models.scoring import probability
-from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATION_KEY
+from pdm_assets.models.metrics import Floats
+from pdm_assets.models.served import SavedPipeline
+from pdm_assets.schemas.features import CATEGORICAL_FEATURES, NUMERIC_FEATURES, OBSERVATIONS
 from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS, ERROR_CODES
 from pdm_assets.settings import ERROR_LOOKBACK_HOURS, LOOKBACK_HOURS
 
-if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
-
-NOTHING = "nothing"
 AGE = "age_years"
 (MACHINE_MODEL,) = CATEGORICAL_FEATURES
 LEAST_SHARE = 0.1  # of the probability: less is no reason
 MOST_REASONS = 3
+KINDS = {field.name: field.dataType for field in OBSERVATIONS.columns}
+WHOLE = (T.IntegerType(), T.LongType())
 UNREMARKABLE = 2.0  # standard errors of a mean: chance alone takes it as far
 NUMERIC_SIGNS: Mapping[str, tuple[str, ...]] = {
     sign: tuple(name for name in NUMERIC_FEATURES if name == sign or name.startswith(f"{sign}_"))
@@ -42,7 +40,7 @@ class Share(NamedTuple):
 
 
 def shares(
-    observations: DataFrame, pipeline: "PipelineModel", card: ModelCard
+    observations: Sequence[Mapping[str, Any]], pipeline: SavedPipeline, card: ModelCard
 ) -> dict[tuple[int, dt.datetime, str], list[Share]]:
     """By machine, time and component: every sign with what it adds to the probability, the greatest first.
 
@@ -51,41 +49,60 @@ def shares(
         pipeline: the model.
         card: its card, for the usual values.
     """
-    other_models = {f"{MACHINE_MODEL}={name}": name for name in known_categories(pipeline)[MACHINE_MODEL]}
-    without = F.explode(F.array(*(F.lit(sign) for sign in (NOTHING, *NUMERIC_SIGNS, *other_models)))).alias("without")
-    rows = observations.select("*", without)
-    usual = {name: value for name, value in card.usual.items() if name in observations.columns}
-    rows = rows.withColumns(
-        {
-            name: F.when(F.col("without") == sign, F.lit(usual[name]).cast(observations.schema[name].dataType)).otherwise(
-                F.col(name)
-            )
-            for sign, names in NUMERIC_SIGNS.items()
-            for name in names
-            if name in usual
-        }
-    )
-    changed = F.create_map(*(F.lit(text) for pair in other_models.items() for text in pair))
-    rows = rows.withColumn(MACHINE_MODEL, F.coalesce(changed[F.col("without")], F.col(MACHINE_MODEL)))
-    found = (
-        pipeline.transform(rows)
-        .select(*OBSERVATION_KEY, "without", *(probability(component, card).alias(component) for component in COMPONENTS))
-        .toArrow()
-        .to_pylist()
-    )
-    whole = {(row["machine_id"], row["observed_at"]): row for row in found if row["without"] == NOTHING}
-    lost: dict[tuple[int, dt.datetime, str], dict[str, float]] = {}
-    for row in found:
-        if row["without"] == NOTHING:
-            continue
-        key = row["machine_id"], row["observed_at"]
-        sign = MACHINE_MODEL if row["without"] in other_models else row["without"]
+    columns = {name: _column([row[name] for row in observations]) for name in card.features}
+    usual = {name: value for name, value in card.usual.items() if name in columns}
+    whole = _probabilities(columns, pipeline, card)
+    lost: dict[str, dict[str, Floats]] = {component: {} for component in COMPONENTS}
+    for sign, changed in _without_each(columns, usual, pipeline.categories[MACHINE_MODEL]):
+        found = _probabilities({**columns, **changed}, pipeline, card)
         for component in COMPONENTS:
-            its = lost.setdefault((*key, component), {})
-            its[sign] = max(its.get(sign, -1.0), whole[key][component] - row[component])
+            loses = whole[component] - found[component]
+            its = lost[component]
+            its[sign] = (
+                np.maximum(its[sign], loses) if sign in its else loses
+            )  # of several other models, the one that tells most
     return {
-        key: sorted((Share(*item) for item in its.items()), key=lambda share: (-share.lost, share.sign))
-        for key, its in lost.items()
+        (row["machine_id"], row["observed_at"], component): sorted(
+            (Share(sign, float(loses[place])) for sign, loses in lost[component].items()),
+            key=lambda share: (-share.lost, share.sign),
+        )
+        for place, row in enumerate(observations)
+        for component in COMPONENTS
+    }
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """Values as `SavedPipeline.scores` takes them: a number that is not known is NaN."""
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object)
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _without_each(
+    columns: Mapping[str, Any], usual: Mapping[str, float], models: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each sign, with the columns that it changes: its features as usual, or the machine as one of another model."""
+    rows = len(next(iter(columns.values())))
+    for sign, names in NUMERIC_SIGNS.items():
+        # as the column's type would hold it: a median may lie between two whole numbers
+        yield sign, {name: np.full(rows, _as_stored(name, usual[name])) for name in names if name in usual}
+    for model in models:
+        yield MACHINE_MODEL, {MACHINE_MODEL: np.full(rows, model, dtype=object)}
+
+
+def _as_stored(name: str, value: float) -> float:
+    """A value as the feature's column would keep it: whole numbers and flags have no fraction."""
+    kind = KINDS[name]
+    return float(bool(value)) if isinstance(kind, T.BooleanType) else float(int(value)) if kind in WHOLE else value
+
+
+def _probabilities(columns: Mapping[str, Any], pipeline: SavedPipeline, card: ModelCard) -> dict[str, Floats]:
+    constants = card.constant_probabilities
+    scores = pipeline.scores(columns, [c for c in COMPONENTS if c not in constants])
+    rows = len(next(iter(columns.values())))
+    return {
+        c: card.calibration[c].of(scores[c]) if c in card.calibration else scores.get(c, np.full(rows, constants.get(c, 0.0)))
+        for c in COMPONENTS
     }
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime as dt
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -16,10 +18,11 @@ from pdm_assets.models.card import ModelCard, WindowCounts
 from pdm_assets.models.drift import reference_of
 from pdm_assets.models.evaluation import POOLED, History, Outcomes, at_capacity, contender, pooled, report
 from pdm_assets.models.events import Costs, Moments, Rules, are_decided
-from pdm_assets.models.pipeline import NULLABLE_FEATURES, Parameters, fit_pipeline, importances
+from pdm_assets.models.fitting import FitSpec, Fitter
+from pdm_assets.models.pipeline import NULLABLE_FEATURES, Parameters
 from pdm_assets.models.promotion import Condition, Contender, Verdict, decide
 from pdm_assets.models.rules import RULE_FEATURES, SHIFT_HOURS, Healthy, deviation_of, mean_of, rule_alerts
-from pdm_assets.models.scoring import score_of
+from pdm_assets.models.served import SavedPipeline, numpy_columns
 from pdm_assets.models.table import (
     LABELS,
     WEIGHT,
@@ -39,10 +42,6 @@ from pdm_assets.schemas.raw import CHANNEL_NAMES, COMPONENTS
 from pdm_assets.schemas.table import DATE
 from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyspark.ml import PipelineModel
-
 NEVER = 1.0  # a threshold that no calibrated probability reaches
 
 
@@ -57,7 +56,7 @@ class TrainedModel(NamedTuple):
     has no curve there.
     """
 
-    pipeline: "PipelineModel"
+    pipeline: SavedPipeline
     card: ModelCard
     outcomes: Mapping[WindowName, Mapping[str, Outcomes]]
     curves: Mapping[WindowName, Mapping[str, CostCurve | None]]
@@ -66,9 +65,9 @@ class TrainedModel(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What any model is compared on with a trained one: the observations of its test window and what happened then."""
+    """What any model is compared on with a trained one: observations that it did not learn from, and what happened then."""
 
-    rows: DataFrame
+    rows: pa.Table
     windows: Windows
     history: Mapping[str, History]
     signs: Mapping[str, metrics.Floats]
@@ -88,6 +87,8 @@ def train(
     data_versions: Mapping[str, int],
     code_version: str,
     version: str,
+    fitter: Fitter,
+    folder: Path,
     parameters: Parameters | None = None,
 ) -> TrainedModel:
     """Train on what was known before cutoff 00:00 UTC: no row outside of the model's three windows is used.
@@ -113,10 +114,13 @@ def train(
         data_versions: Delta version of each table read, for the card.
         code_version: for the card.
         version: name of the model.
+        fitter: where the pipeline is fitted.
+        folder: new folder that the pipeline is saved to.
         parameters: parameters of the classifier that differ from its defaults.
 
     Raises:
         TrainingError: if there is no observation with a known outcome in the training window, or no component fails in it.
+        FitProcessError, NoJava, FitFailed: as of `Fitter.fit`.
     """
     windows = model_windows(cutoff, settings)
     # Filtered before the join: Delta then skips the files of other days.
@@ -133,27 +137,23 @@ def train(
     thinned = thin_out(within(table, [windows.train]), one_healthy_in, one_failing_in, settings.seed, seldom)
     rows = (
         without_undecided(thinned, _before(failures, cutoff), _before(maintenance, cutoff), settings.horizon_hours)
-        .repartition(1)
-        .sortWithinPartitions(*OBSERVATION_KEY)
-        .localCheckpoint()
+        .toArrow()
+        # a forest depends on the order of its rows, and an engine's is not the same twice
+        .sort_by([(name, "ascending") for name in OBSERVATION_KEY])
     )
-    learnt, features, rows_fitted = _usable(rows)
+    learnt, features = _usable(rows)
     chosen = {**HYPERPARAMETERS[model_type], **(parameters or {})}
-    fit_began = time.perf_counter()
-    pipeline = fit_pipeline(
-        rows,
-        components=learnt,
-        features=features,
-        model_type=model_type,
-        parameters=chosen,
-        seed=settings.seed,
+    fitted = fitter.fit(
+        rows.select([*features, WEIGHT, *LABELS]),
+        FitSpec(tuple(learnt), tuple(features), model_type, chosen, settings.seed),
+        folder,
     )
-    fit_seconds = time.perf_counter() - fit_began
+    pipeline = SavedPipeline(fitted.folder)
     constants = {c: 1 / (counts["train"].rows + 2) for c in COMPONENTS if c not in learnt}
 
     rules, costs = Rules.of(settings), Costs.of(settings)
     history = _history(failures, maintenance, cutoff)
-    unseen = within(table, [windows.calibration, windows.test])
+    unseen = _in_order(within(table, [windows.calibration, windows.test]))
     scores, signs = _scores(unseen, pipeline, constants, windows, history, rules)
     tuned_on = {c: scores["calibration"][c].decided for c in learnt}
     calibration = {c: fit_platt(its.probability, its.fails) for c, its in tuned_on.items()}
@@ -176,7 +176,7 @@ def train(
         horizon_hours=settings.horizon_hours,
         cutoff=cutoff,
         windows=counts,
-        rows_fitted=rows_fitted,
+        rows_fitted=rows.num_rows,
         one_healthy_in=one_healthy_in,
         one_failing_in=one_failing_in,
         parameters=chosen,
@@ -193,17 +193,17 @@ def train(
         healthy=healthy,
         usual=usual,
         references=references,
-        importances=importances(pipeline, learnt, features),
+        importances=fitted.importances,
         data_versions=dict(data_versions),
         code_version=code_version,
         notes=tuple(notes),
     )
-    bench = Bench(within(table, [windows.test]), windows, history, signs["test"], rules, costs)
-    return TrainedModel(pipeline, card, outcomes, curves, bench, fit_seconds)
+    bench = Bench(unseen, windows, history, signs["test"], rules, costs)
+    return TrainedModel(pipeline, card, outcomes, curves, bench, fitted.seconds)
 
 
 def examine(
-    pipeline: "PipelineModel",
+    pipeline: SavedPipeline,
     card: ModelCard,
     observations: DataFrame,
     labels: DataFrame,
@@ -221,7 +221,7 @@ def examine(
     table = training_table(within(observations, [windows.test]), within(labels, [windows.test]), settings.horizon_hours)
     rules, costs = Rules.of(settings), Costs.of(settings)
     history = _history(failures, maintenance, cutoff)
-    scores, signs = _scores(table, pipeline, card.constant_probabilities, windows, history, rules)
+    scores, signs = _scores(_in_order(table), pipeline, card.constant_probabilities, windows, history, rules)
     outcomes = _calibrated(scores["test"], card.calibration)
     events = report(
         outcomes,
@@ -244,7 +244,7 @@ def examine(
     )
 
 
-def weigh(challenger: TrainedModel, incumbent: "tuple[PipelineModel, ModelCard] | None") -> Verdict:
+def weigh(challenger: TrainedModel, incumbent: tuple[SavedPipeline, ModelCard] | None) -> Verdict:
     """The gate's verdict on a trained model, on its test window: rows that neither model has learnt from or was tuned on.
 
     An incumbent that was tuned on some of them (windows were longer in its time) can't be compared: the challenger is refused.
@@ -306,22 +306,26 @@ def _check(train_counts: WindowCounts, horizon_hours: int) -> None:
         )
 
 
-def _usable(rows: DataFrame) -> tuple[list[str], tuple[str, ...], int]:
-    """Components with a failure, features with a value, number of rows."""
-    facts = rows.agg(
-        F.count("*").alias("rows"),
-        *(F.sum(label).alias(label) for label in LABELS),
-        *(F.count(F.nanvl(name, F.lit(None))).alias(name) for name in NULLABLE_FEATURES),
-    ).first()
-    assert facts is not None  # an aggregate without groups always has one row
-    learnt = [component for component in COMPONENTS if facts[label_of(component)]]
+def _usable(rows: pa.Table) -> tuple[list[str], tuple[str, ...]]:
+    """Components with a failure, and features with a value."""
+    learnt = [component for component in COMPONENTS if pc.sum(rows[label_of(component)]).as_py()]
     features = (*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)
-    return learnt, tuple(f for f in features if f not in NULLABLE_FEATURES or facts[f]), facts["rows"]
+    return learnt, tuple(f for f in features if f not in NULLABLE_FEATURES or not np.isnan(_values(rows, f)).all())
+
+
+def _values(rows: pa.Table, name: str) -> metrics.Floats:
+    """A numeric column; what is not known is NaN."""
+    return rows[name].cast(pa.float64()).to_numpy()
+
+
+def _in_order(rows: DataFrame) -> pa.Table:
+    """Rows of the training table by key: sums of floats depend on their order, and an engine's is not the same twice."""
+    return rows.toArrow().sort_by([(name, "ascending") for name in OBSERVATION_KEY])
 
 
 def _scores(
-    rows: DataFrame,
-    pipeline: "PipelineModel",
+    rows: pa.Table,
+    pipeline: SavedPipeline,
     constants: Mapping[str, float],
     windows: Windows,
     history: Mapping[str, History],
@@ -329,35 +333,25 @@ def _scores(
 ) -> tuple[dict[WindowName, dict[str, Outcomes]], dict[WindowName, dict[str, metrics.Floats]]]:
     """Uncalibrated scores with what came of them, and the features that rules look at; by window."""
     named: dict[WindowName, Window] = {"calibration": windows.calibration, "test": windows.test}
-    found = (
-        pipeline.transform(rows)
-        .select(
-            *OBSERVATION_KEY,
-            _window_name(named).alias("window"),
-            *(score_of(c, constants).alias(c) for c in COMPONENTS),
-            *LABELS,
-            *RULE_FEATURES,
-        )
-        .toArrow()
-        # sums of floats depend on their order, and Spark's is not the same twice
-        .sort_by([(name, "ascending") for name in OBSERVATION_KEY])
-    )
-    names = found["window"].to_numpy()
     scores: dict[WindowName, dict[str, Outcomes]] = {}
     signs: dict[WindowName, dict[str, metrics.Floats]] = {}
-    for name in named:
-        its = found.filter(names == name)
+    for name, window in named.items():
+        after, before = (pa.scalar(at, rows["observed_at"].type) for at in (window.start_at, window.end_at))
+        inside = pc.and_(pc.greater_equal(rows["observed_at"], after), pc.less(rows["observed_at"], before))
+        its = rows.filter(inside)
         observed = _moments(its, "observed_at")
+        found = pipeline.scores(numpy_columns(its), [c for c in COMPONENTS if c not in constants])
+        found |= {c: np.full(its.num_rows, constant) for c, constant in constants.items()}
         scores[name] = {
             c: Outcomes(
-                its[c].to_numpy(),
+                found[c],
                 its[label_of(c)].to_numpy() == 1.0,
                 observed,
                 are_decided(observed, history[c].failures, history[c].closings, rules.horizon_hours),
             )
             for c in COMPONENTS
         }
-        signs[name] = {feature: its[feature].to_numpy().astype(float) for feature in RULE_FEATURES}
+        signs[name] = {feature: _values(its, feature) for feature in RULE_FEATURES}
     return scores, signs
 
 
@@ -382,15 +376,14 @@ def _before(rows: DataFrame, cutoff: dt.date) -> DataFrame:
     return rows.where(F.col(DATE) < F.lit(cutoff))
 
 
-def _moments(rows: "pa.Table", instant: str) -> Moments:
+def _moments(rows: pa.Table, instant: str) -> Moments:
     return Moments(rows["machine_id"].to_numpy(), rows[instant].cast("int64").to_numpy() // 1_000_000)
 
 
-def _learnt_from(rows: DataFrame) -> dict[str, tuple[metrics.Floats, metrics.Floats]]:
+def _learnt_from(rows: pa.Table) -> dict[str, tuple[metrics.Floats, metrics.Floats]]:
     """Values and weights of each numeric feature in the fitted rows, NaN where it is not known."""
-    found = rows.select(WEIGHT, *(F.col(name).cast("double").alias(name) for name in NUMERIC_FEATURES)).toArrow()
-    weights = found[WEIGHT].to_numpy()
-    return {name: (found[name].to_numpy().astype(float), weights) for name in NUMERIC_FEATURES}
+    weights = rows[WEIGHT].to_numpy()
+    return {name: (_values(rows, name), weights) for name in NUMERIC_FEATURES}
 
 
 def _median(values: metrics.Floats, weights: metrics.Floats) -> float:

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from pdm_assets.engine.spark import SparkUnavailable
+from pdm_assets.models.fitting import FitProcessError
 from pdm_assets.resources.hold import LakeHeld
 from pdm_assets.resources.lake import LakeGone
 from pdm_assets.resources.landed_columns import LandingGone
@@ -78,7 +79,7 @@ BY_TEXT = {
 def fault_in(error: BaseException | None) -> Fault | None:
     """The fault behind an error; None where the data or the code is to blame."""
     for each in _chain(error):
-        if isinstance(each, SparkUnavailable | LakeGone | LandingGone | LakeHeld | JobFault | StoreError):
+        if isinstance(each, SparkUnavailable | FitProcessError | LakeGone | LandingGone | LakeHeld | JobFault | StoreError):
             return Fault(str(each), passes=True)
         if isinstance(each, OSError) and each.errno in BY_NUMBER:
             return BY_NUMBER[each.errno]

@@ -115,7 +115,7 @@ def lines_by_day(alarms: OpenAlarms, store: ModelStore) -> dict[dt.date, list[Li
                 f"the first of machine {machine} at {at:%Y-%m-%d %H:%M}: materialize both for that day, then the worklist"
             )
         chosen = [features[key] for key in sorted(keys)]
-        told = shares(session.createDataFrame(pa.Table.from_pylist(chosen, rows.schema)), pipeline, card)
+        told = shares(chosen, pipeline, card)
         for day, episode, score in its:
             key = score["machine_id"], score["observed_at"]
             errors = _last_reports(reported.get(episode.machine, []), key[1])

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from pdm_assets.engine import spark
 from pdm_assets.engine.delta import DeltaRs
 from pdm_assets.engine.processes import private_folder
+from pdm_assets.models.fitting import FitProcess, Fitter, SessionFitter
 from pdm_assets.resources.object_store import deltalake_options
 from pdm_assets.settings import Settings
 
@@ -82,6 +83,10 @@ class SparkEngine(PySparkResource):
     def tables(self) -> Any:
         """Who creates, changes and looks after tables: delta-rs or Spark's SQL."""
         return self.delta if self.is_duckdb else spark.SparkTables(lambda: self.spark_session)
+
+    def fitter(self) -> contextlib.AbstractContextManager[Fitter]:
+        """Where models are fitted: with the engine `spark` in its session, else in a process of their own."""
+        return FitProcess(self.memory_mb) if self.is_duckdb else contextlib.nullcontext(SessionFitter(self.spark_session))
 
     @property
     def _joined(self) -> "_Shared":
