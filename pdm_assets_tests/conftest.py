@@ -14,6 +14,7 @@ for name in [name for name in os.environ if name.startswith("PDM_")]:
 hypothesis_settings.register_profile("patient", deadline=None)  # a loaded machine is slow, not wrong
 hypothesis_settings.load_profile("patient")
 
+from pdm_assets.models.fitting import FitProcess
 from pdm_assets.models.training import TrainedModel
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import Settings
@@ -33,6 +34,13 @@ def spark(engine: SparkEngine) -> SparkSession:
 
 
 @pytest.fixture(scope="session")
-def tree(spark: SparkSession) -> TrainedModel:
+def fitter() -> Iterator[FitProcess]:
+    """The process that fits, one for all tests of a process."""
+    with FitProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def tree(spark: SparkSession, fitter: FitProcess, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """A tree that knows the toy fleet, for all who need some model."""
-    return trained_tree(spark, "tree")
+    return trained_tree(spark, "tree", fitter, tmp_path_factory.mktemp("tree") / "pipeline")

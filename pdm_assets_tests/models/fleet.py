@@ -1,12 +1,14 @@
 """A toy fleet that a model can learn: component N fails within the horizon where errorN is seen."""
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
+from pdm_assets.models.fitting import Fitter
 from pdm_assets.models.training import TrainedModel, train
 from pdm_assets.schemas.features import COMPONENT_FAILURES, OBSERVATIONS, READINGS_COUNT
 from pdm_assets.schemas.raw import COMPONENTS, FAILURES, MAINTENANCE
@@ -69,7 +71,7 @@ def labels_of(spark: SparkSession, columns: dict[str, list], never: tuple[str, .
     return _frame(spark, COMPONENT_FAILURES.columns, long)
 
 
-def trained_tree(spark: SparkSession, version: str) -> TrainedModel:
+def trained_tree(spark: SparkSession, version: str, fitter: Fitter, folder: Path) -> TrainedModel:
     """A tree that knows the toy fleet, in which nothing was repaired."""
     columns = fleet_columns()
     return train(
@@ -83,6 +85,8 @@ def trained_tree(spark: SparkSession, version: str) -> TrainedModel:
         data_versions={"features/observations": 3},
         code_version="test",
         version=version,
+        fitter=fitter,
+        folder=folder,
         parameters={"maxDepth": 2},
     )
 

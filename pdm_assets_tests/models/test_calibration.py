@@ -50,14 +50,6 @@ def test_calibration_never_turns_ranks(scores):
     assert np.all((found >= 0) & (found <= 1))
 
 
-def test_spark_calibrates_as_the_training_did(spark):
-    scores = [0.0, 1e-9, 0.03, 0.5, 0.97, 1.0]
-    platt = Platt(1.3, -0.4)
-    frame = spark.createDataFrame([(s,) for s in scores], "score double")
-    found = [row[0] for row in frame.select(platt.column(frame["score"])).collect()]
-    assert found == pytest.approx(platt.of(np.array(scores)).tolist(), rel=1e-12)
-
-
 def test_the_fair_threshold_is_where_a_visit_costs_as_much_as_it_saves():
     p = fair_threshold(COSTS)
     assert p == 10 / (10 + 100 - 20)

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from pyspark.sql import functions as F
 
-from pdm_assets.models.pipeline import fit_pipeline
+from pdm_assets.models.fitting import FitSpec
 from pdm_assets.models.reasons import MACHINE_MODEL, NUMERIC_SIGNS, Share, in_words, shares
 from pdm_assets.models.rules import Healthy
 from pdm_assets.models.scoring import score
+from pdm_assets.models.served import SavedPipeline
 from pdm_assets.models.table import WEIGHT, label_of
 from pdm_assets.schemas.features import NUMERIC_FEATURES
 from pdm_assets_tests.builders import day, utc
@@ -23,7 +24,7 @@ def test_every_numeric_feature_belongs_to_exactly_one_sign():
 
 def test_the_error_that_foretells_the_failure_carries_the_whole_probability(spark, tree):
     rows = observations_of(spark, COLUMNS).where("error2_count_24h > 0 AND machine_id = 1 AND observed_at < '2015-01-12'")
-    found = shares(rows, tree.pipeline, tree.card)
+    found = shares(rows.toArrow().to_pylist(), tree.pipeline, tree.card)
     scored = score(rows, tree.pipeline, tree.card).toArrow().to_pylist()
     risks = {(r["machine_id"], r["observed_at"], r["component"]): r["probability"] for r in scored}
     assert set(found) == set(risks)
@@ -38,17 +39,16 @@ def test_the_error_that_foretells_the_failure_carries_the_whole_probability(spar
             assert all(share.lost == pytest.approx(0, abs=1e-9) for share in others)
 
 
-def test_a_machine_model_that_carries_the_probability_is_a_sign(spark, tree):
+def test_a_machine_model_that_carries_the_probability_is_a_sign(spark, tree, fitter, tmp_path):
     """Machines of model1 fail of comp1, of model2 none: what the model learns is the machine model alone."""
     rows = observations_of(spark, COLUMNS)
     fails = (F.col("machine_model") == "model1").cast("double")
-    table = rows.withColumns({label_of("comp1"): fails, WEIGHT: F.lit(1.0)}).repartition(1)
-    pipeline = fit_pipeline(
-        table, components=["comp1"], features=tree.card.features, model_type="decision_tree", parameters={}, seed=1
-    )
+    table = rows.withColumns({label_of("comp1"): fails, WEIGHT: F.lit(1.0)}).toArrow()
+    spec = FitSpec(("comp1",), tree.card.features, "decision_tree", {}, seed=1)
+    pipeline = SavedPipeline(fitter.fit(table, spec, tmp_path / "pipeline").folder)
     others = {"comp2": 0.0, "comp3": 0.0, "comp4": 0.0}
     card = dataclasses.replace(tree.card, calibration={}, constant_probabilities=others)
-    found = shares(rows.where("observed_at < '2015-01-02'"), pipeline, card)
+    found = shares(rows.where("observed_at < '2015-01-02'").toArrow().to_pylist(), pipeline, card)
     first = {machine: its[0] for (machine, _, component), its in found.items() if component == "comp1"}
     assert {machine: (share.sign, share.lost) for machine, share in first.items() if machine % 2 == 0} == {
         machine: (MACHINE_MODEL, 1.0) for machine in (0, 2, 4)

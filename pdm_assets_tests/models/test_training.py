@@ -1,9 +1,12 @@
 import dataclasses
 import datetime as dt
+import functools
+import shutil
+import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
-from pyspark.ml import PipelineModel
 from pyspark.sql import functions as F
 
 from pdm_assets.models.calibration import Platt
@@ -12,6 +15,7 @@ from pdm_assets.models.pipeline import MODEL_TYPES
 from pdm_assets.models.reasons import shares
 from pdm_assets.models.rules import Healthy
 from pdm_assets.models.scoring import score
+from pdm_assets.models.served import SavedPipeline
 from pdm_assets.models.training import TrainingError, examine, train, weigh
 from pdm_assets.models.windows import Window, model_windows
 from pdm_assets.schemas.features import COMPONENT_RISK, READINGS_COUNT
@@ -43,7 +47,23 @@ def failures_of(spark, failures):
     return spark.createDataFrame([(m, utc(at), c, day(at[:10])) for m, at, c in failures], FAILURES.struct)
 
 
-def trained(observations, labels, model_type="decision_tree", settings=SETTINGS, failures=(), replacements=(), parameters=None):
+@pytest.fixture(scope="module")
+def trained(fitter, tmp_path_factory):
+    """Trains a model."""
+    return functools.partial(trained_by, fitter, tmp_path_factory.mktemp("trained"))
+
+
+def trained_by(
+    fitter,
+    scratch,
+    observations,
+    labels,
+    model_type="decision_tree",
+    settings=SETTINGS,
+    failures=(),
+    replacements=(),
+    parameters=None,
+):
     spark = observations.sparkSession
     return train(
         observations,
@@ -56,6 +76,8 @@ def trained(observations, labels, model_type="decision_tree", settings=SETTINGS,
         data_versions={"features/observations": 3, "labels/component_failures": 5},
         code_version="0.1.0",
         version=f"test-{model_type}",
+        fitter=fitter,
+        folder=scratch / uuid.uuid4().hex,
         parameters=FEW[model_type] | (parameters or {}),
     )
 
@@ -74,21 +96,21 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def observations(spark):
-    return observations_of(spark, COLUMNS).localCheckpoint()
+    return observations_of(spark, COLUMNS)
 
 
 @pytest.fixture(scope="module")
 def labels(spark):
-    return labels_of(spark, COLUMNS).localCheckpoint()
+    return labels_of(spark, COLUMNS)
 
 
 @pytest.fixture(scope="module")
-def a_tree(observations, labels):
+def a_tree(observations, labels, trained):
     return trained(observations, labels)
 
 
 @pytest.fixture(scope="module", params=MODEL_TYPES)
-def model(request, observations, labels):
+def model(request, observations, labels, trained):
     return trained(observations, labels, request.param)
 
 
@@ -112,7 +134,7 @@ def test_importance_is_that_of_the_error_which_tells(model):
         assert max(shares, key=shares.__getitem__) == f"{component.replace('comp', 'error')}_count_24h"
 
 
-def test_the_same_rows_in_another_order_make_the_same_model(model, observations, labels):
+def test_the_same_rows_in_another_order_make_the_same_model(model, observations, labels, trained):
     again = trained(
         observations.repartition(3).sortWithinPartitions(F.desc("observed_at")),
         labels.repartition(4, "component"),
@@ -122,8 +144,7 @@ def test_the_same_rows_in_another_order_make_the_same_model(model, observations,
 
 
 def test_a_saved_model_scores_as_before(model, observations, tmp_path):
-    model.pipeline.save(str(tmp_path / "model"))
-    loaded = PipelineModel.load(str(tmp_path / "model"))
+    loaded = SavedPipeline(Path(shutil.copytree(model.pipeline.folder, tmp_path / "model")))
     assert risks(observations, loaded, model.card) == risks(observations, model.pipeline, model.card)
 
 
@@ -138,7 +159,7 @@ def test_the_card_counts_what_each_window_holds(a_tree):
     assert len(a_tree.outcomes["test"]["comp1"].fails) == MACHINES * 8 * 2
 
 
-def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labels):
+def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labels, trained):
     inside = F.lit(False)
     for window in WINDOWS.named().values():
         inside |= (F.col("observed_at") >= F.lit(window.start_at)) & (F.col("observed_at") < F.lit(window.end_at))
@@ -150,7 +171,7 @@ def test_no_row_outside_of_the_windows_is_used(spark, a_tree, observations, labe
     assert_same(again, a_tree)
 
 
-def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not_looked_at(observations, labels):
+def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not_looked_at(observations, labels, trained):
     # the test window is 2015-02-04 to 2015-02-11; whoever reports errors is alerted on, half of all observations or so
     known = [(1, "2015-02-08 06:00", "comp1"), (2, "2015-02-09 06:00", "comp2")]
     model = trained(observations, labels, failures=known)
@@ -163,7 +184,7 @@ def test_failures_are_caught_or_missed_in_the_test_window_and_later_ones_are_not
     assert_same(trained(observations, labels, failures=known + later), model)
 
 
-def test_a_crew_that_does_as_it_is_told_does_not_teach_the_next_model_to_keep_quiet(observations, labels):
+def test_a_crew_that_does_as_it_is_told_does_not_teach_the_next_model_to_keep_quiet(observations, labels, trained):
     # On half of the machines comp1 is replaced two hours after each warning, so it never fails there.
     warned = [
         (machine, str(at + dt.timedelta(hours=2))[:16], "comp1")
@@ -205,7 +226,7 @@ def failing():
 
 
 @pytest.fixture(scope="module")
-def challenger(observations, labels, failing):
+def challenger(observations, labels, failing, trained):
     """A tree with failures in its test window, all of which it can warn of."""
     return trained(observations, labels, failures=failing)
 
@@ -223,7 +244,7 @@ def test_the_gate_weighs_both_models_on_the_challengers_test_window(challenger):
     assert recall.found == "1.000 against 0.000"
 
 
-def test_the_gate_gives_an_incumbent_of_another_type_its_own_calibration(challenger, observations, labels):
+def test_the_gate_gives_an_incumbent_of_another_type_its_own_calibration(challenger, observations, labels, trained):
     other = trained(observations, labels, "logistic_regression")
     verdict = weigh(challenger, (other.pipeline, dataclasses.replace(other.card, version="other")))
     same = weigh(challenger, (challenger.pipeline, dataclasses.replace(challenger.card, version="other")))
@@ -298,7 +319,7 @@ def test_a_machine_model_that_training_never_saw_is_scored(model, observations):
     assert score(unseen, model.pipeline, model.card).count() == 5 * len(COMPONENTS)
 
 
-def test_unknown_values_are_learnt_from_and_scored(spark, labels, observations):
+def test_unknown_values_are_learnt_from_and_scored(spark, labels, observations, trained):
     columns = dict(COLUMNS)
     pressure = [f"pressure_{statistic}_{hours}h" for statistic in ("mean", "std") for hours in (12, 24, 36)]
     columns |= {name: [None] * len(COLUMNS["machine_id"]) for name in pressure}  # the channel was silent all along
@@ -326,22 +347,22 @@ def test_a_channel_that_falls_silent_is_scored_as_if_it_were_normal(model, obser
     assert all(0 <= probability <= 1 for probability in found.values())
 
 
-def test_a_feature_that_never_varies_says_nothing_and_breaks_nothing(observations, labels):
+def test_a_feature_that_never_varies_says_nothing_and_breaks_nothing(observations, labels, trained):
     never_vary = {"age_years": F.lit(7)}
     for hours in (12, 24, 36):
         never_vary |= {f"volt_mean_{hours}h": F.lit(170.0), f"volt_std_{hours}h": F.lit(0.0)}
-    constant = observations.withColumns(never_vary).localCheckpoint()
+    constant = observations.withColumns(never_vary)
     model = trained(constant, labels, "logistic_regression")  # it alone divides by deviations
     assert all(0 <= probability <= 1 for probability in risks(constant, model.pipeline, model.card).values())
     assert model.card.healthy["volt"] == Healthy(170.0, 0.0)
     for shares_of in model.card.importances.values():
         assert {shares_of[name] for name in never_vary} == {0.0}
     older = constant.withColumn("age_years", F.lit(8)).where("machine_id = 1 AND observed_at < '2015-01-02'")
-    for found in shares(older, model.pipeline, model.card).values():
+    for found in shares(older.toArrow().to_pylist(), model.pipeline, model.card).values():
         assert {share.lost for share in found if share.sign == "age_years"} == {0.0}
 
 
-def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observations):
+def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observations, trained):
     model = trained(observations, labels_of(spark, COLUMNS, never=("comp3",)))
     rows = MACHINES * 20 * 2
     assert model.card.constant_probabilities == {"comp3": 1 / (rows + 2)}
@@ -353,7 +374,7 @@ def test_a_component_that_never_fails_is_not_foretold_but_scored(spark, observat
     assert scores.select("probability", "is_alert").distinct().collect() == [(1 / (rows + 2), False)]
 
 
-def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
+def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels, trained):
     calm = F.col("observed_at") < F.lit(WINDOWS.calibration.start_at)
     model = trained(observations, labels.withColumn("fails_within_horizon", F.col("fails_within_horizon") & calm))
     # a false visit costs 1,000, and a failure caught saves 10,000 - 2,000
@@ -366,7 +387,7 @@ def test_a_threshold_that_could_not_be_chosen_is_said_so(observations, labels):
     assert model.card.metrics["test"][POOLED].average_precision is None
 
 
-def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observations, labels):
+def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observations, labels, trained):
     early = observations.filter(F.col("observed_at") < F.lit(WINDOWS.train.end_at))
     model = trained(early, labels)
     card = model.card
@@ -376,12 +397,12 @@ def test_windows_without_rows_to_tune_and_test_on_leave_metrics_open(observation
     assert not weigh(model, None).is_promoted
 
 
-def test_without_any_failure_there_is_nothing_to_learn(spark, observations):
+def test_without_any_failure_there_is_nothing_to_learn(spark, observations, trained):
     with pytest.raises(TrainingError, match=r"comp4 fails within 48 h of any of the 240 .*\[2015-01-03, 2015-01-23\)"):
         trained(observations, labels_of(spark, COLUMNS, never=COMPONENTS))
 
 
-def test_labels_of_another_horizon_make_no_model(spark, observations):
+def test_labels_of_another_horizon_make_no_model(spark, observations, trained):
     with pytest.raises(TrainingError, match=r"no observation in .* has a known outcome 48 h ahead"):
         trained(observations, labels_of(spark, COLUMNS, horizon_hours=24))
 
