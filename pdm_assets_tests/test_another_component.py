@@ -71,9 +71,10 @@ def _from_files_to_worklist(root: Path, engine: SparkEngine) -> dict:
     columns = ("machine_id", "observed_at", "comp5_days_since_replacement")
     found["days_since_replacement"] = plant.rows("features/observations", "2015-01-02", "2015-01-02", *columns)[0][2]
 
-    rows = observations_of(spark, fleet_columns()).selectExpr("*", "to_date(observed_at) AS date")
+    rows = observations_of(spark, fleet_columns()).withColumn("date", F.to_date("observed_at"))
     plant.lake.replace_days(OBSERVATIONS, rows, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
-    trained = trained_tree(spark, "tree")
+    with joined.fitter() as fitter:
+        trained = trained_tree(spark, "tree", fitter, folder / "pipeline")
     ruled = trained.card.events["comp5"].rules
     found["alarms_by_rule"] = {name: its.true_episodes + its.false_episodes for name, its in ruled.items()}
     found["recall"] = trained.card.metrics["test"]["comp5"].observation_recall
