@@ -9,7 +9,7 @@ AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: .venv/.ready ## make .venv from the lock file, see to Java
+setup: .venv/.ready ## make .venv from the lock file, install Java for the fit of models where possible
 
 .venv/.ready: pyproject.toml requirements.lock requirements-uv.lock scripts/setup.sh
 	@scripts/setup.sh
@@ -67,7 +67,7 @@ search: setup ## hyperparameters of each type of model over temporal folds: benc
 chaos: setup ## kill parts of the platform at random moments, TRIALS=28 times; docs/reliability-trials.md (an hour and more)
 	@$(BIN)/python -m pdm_assets_tests.chaos.trials --trials $(TRIALS) --out docs/reliability-trials.md
 
-soak: setup ## a year of days through the landing sensor on one engine: docs/reliability-soak.md (half an hour and more)
+soak: setup ## a year of days through the landing sensor: docs/reliability-soak.md (half an hour and more)
 	@$(BIN)/python -m pdm_assets_tests.chaos.soak --out docs/reliability-soak.md
 
 compare: setup ## the same work by Polars, pandas, scikit-learn and XGBoost: benchmarks/peers.md (MACHINES=1000 takes minutes; ONLY=--load-only for no trainings)

@@ -42,6 +42,6 @@ defs = dg.Definitions(
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources=resources,
-    # The work is Spark's; a process a step would only add start-ups.
+    # A query has one thread and a run one step at a time; a process per step would only add start-ups.
     executor=dg.in_process_executor,
 )

@@ -235,8 +235,8 @@ def serve(home: Path, port: int) -> int:
 def claim(home: Path) -> None:
     """Hold a DAGSTER_HOME while this process lives, and end the runs whose process died with the Dagster before.
 
-    Run monitoring would notice those that had begun, later; one that was about to begin would keep the sensor and the Spark
-    pool waiting for three minutes. Those that are ended are tried again (run_retries in dagster.yaml). A run whose process
+    Run monitoring would notice those that had begun, later; one that was about to begin would keep the sensor and the pool
+    `spark` waiting for three minutes. Those that are ended are tried again (run_retries in dagster.yaml). A run whose process
     outlived its Dagster goes on.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter

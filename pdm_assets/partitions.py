@@ -31,7 +31,7 @@ def day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 
 
 DAILY = day_partitions(SETTINGS)
-# A range is one Spark job, whatever its length; the same object everywhere, or layers split into runs of their own.
+# A range is one query, whatever its length; the same object everywhere, or layers split into runs of their own.
 ONE_RUN = dg.BackfillPolicy.single_run()
 
 LOOKBACK_DAYS = -(-max(LOOKBACK_HOURS) // 24)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv from the lock file and sees to a Java runtime. Called by `make setup`; safe to run again.
+# Makes .venv from the lock file and installs a Java runtime where it may. Called by `make setup`; safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,9 +23,9 @@ install_java() { # Debian 13 has no 17
     "$@" apt-get update -qq
     "$@" apt-get install -y -qq openjdk-17-jre-headless || "$@" apt-get install -y -qq openjdk-21-jre-headless
 }
-# Where JAVA_HOME names one that will not do, another one would not be taken.
+# Java is for the fit of a model alone. Where JAVA_HOME names one that will not do, another one would not be taken.
 if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.engine.java >/dev/null 2>&1; then
-    echo "no Java that Spark runs on: trying to install one ..."
+    echo "no Java that Spark MLlib runs on: trying to install one ..."
     if command -v brew >/dev/null; then
         brew install openjdk@17 || true
     elif command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -34,5 +34,8 @@ if [ -z "${JAVA_HOME:-}" ] && ! .venv/bin/python -m pdm_assets.engine.java >/dev
         install_java sudo || true
     fi
 fi
-.venv/bin/python -m pdm_assets.engine.java >/dev/null # says what is wrong, and what to install
+# Everything but the fit works without it: a warning that says what is wrong and what to install, and no failure.
+if ! lacking=$(.venv/bin/python -m pdm_assets.engine.java 2>&1 >/dev/null); then
+    echo "warning: no model can be fitted on this machine, everything else works. $lacking" >&2
+fi
 touch .venv/.ready

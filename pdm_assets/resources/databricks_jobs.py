@@ -86,7 +86,7 @@ class DatabricksJobs(dg.ConfigurableResource):
         """Have a job make the asset for the run's days, in one piece, and take over what it says of each day.
 
         A job that a run of before left behind, for its process was killed, is cancelled first, whatever it makes: the pool lets
-        one run of a Dagster instance use Spark.
+        one run of a Dagster instance use the tables.
 
         Raises:
             dg.Failure: if the job fails, is cancelled or takes too long; the text says why and where its page is.

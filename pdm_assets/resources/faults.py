@@ -55,7 +55,7 @@ BY_NUMBER = {
     errno.EPERM: DENIED,
     errno.EIO: DEFECT,
 }
-# As the JVM says them, in the text of whatever Spark made of them.
+# As the system, DuckDB, delta-rs and the JVM say them, wherever the text of an error has them.
 BY_TEXT = {
     "No space left on device": FULL,
     "Disk quota exceeded": FULL,

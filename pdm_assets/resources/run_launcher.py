@@ -1,7 +1,7 @@
 """Dagster's default run launcher, and whether the process of a run lives, here or where its code server is.
 
 Dagster's own does not say: the code server that started a process notices its end, but where that died too, a run would count
-as under way until `max_runtime_seconds` and keep the sensor and the Spark pool waiting. Run monitoring asks this one every
+as under way until `max_runtime_seconds` and keep the sensor and the pool `spark` waiting. Run monitoring asks this one every
 `poll_interval_seconds` of dagster.yaml.
 """
 

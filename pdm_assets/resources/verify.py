@@ -169,7 +169,7 @@ class Verifier:
                 yield Finding(table.key, what, todo)
 
     def _day(self, table: Table, root: Path, day: dt.date | None, files: list[tuple[str, int, int]]) -> Day:
-        """Read all of a day's files: Spark gave each page a checksum, which finds what the disk changed."""
+        """Read all of a day's files: pages that Spark wrote have a checksum, which finds what a disk changed."""
         found, parts = Day(), []
         for name, size, rows in files:
             found.rows += rows

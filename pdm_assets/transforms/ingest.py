@@ -37,7 +37,7 @@ def sort_landed_rows(
         table: the raw table that they are for.
         known_machines: (date, machine_id) of the fleet in force, unique; without it any machine is taken.
         partitions: number of shuffle partitions, by day; a writer that clusters by `date` into the same number finds
-            its rows in place. None leaves the number to Spark.
+            its rows in place. None leaves the number to the engine.
         keys_may_repeat: False if it is known that no two rows without a problem have the same key on a day: then only the
             first of the rules above can apply, and rows need not be brought together by key.
     """
