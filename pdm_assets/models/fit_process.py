@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from pdm_assets.models.fitting import ROWS, FitSpec, fit_in_session
 
-JVM_IS_GONE = 3
+JVM_IS_GONE, NO_JVM = 3, 4
 
 
 def session(scratch: Path, memory_mb: int) -> SparkSession:
@@ -59,7 +59,11 @@ def answer(spark: SparkSession, scratch: Path, asked: dict[str, Any]) -> dict[st
 def main() -> None:
     """Fit until the input ends, as it does with the parent."""
     scratch, memory_mb, sending = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    spark = session(scratch, memory_mb)
+    try:
+        spark = session(scratch, memory_mb)
+    except Exception as error:  # the JVM's own words stand above it in the log
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(NO_JVM)
     with os.fdopen(sending, "wb", buffering=0) as out:
         for line in sys.stdin:
             out.write(json.dumps(answer(spark, scratch, json.loads(line))).encode() + b"\n")

@@ -1,5 +1,6 @@
 """The process that fits: what it makes is what Spark makes of it, and what it says when it is lost."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -113,9 +114,9 @@ def test_numpy_says_of_every_type_what_spark_says_of_it(pipelines, rows, tmp_pat
         for component, found in ours.items():
             theirs = by_spark[component].to_numpy()
             assert len(np.unique(theirs)) > 4
-            assert np.abs(found - theirs).max() < 1e-12, (kind, component)  # logarithms of another library
-            if kind in ("random_forest", "decision_tree"):
-                assert np.array_equal(found, theirs)
+            # trees differ by the last digit of a mean, the others by logarithms of another library
+            close = 1e-15 if kind in ("random_forest", "decision_tree") else 1e-12
+            assert np.abs(found - theirs).max() < close, (kind, component)
 
 
 def test_an_empty_and_a_single_row_are_scored(pipelines, rows):
@@ -140,12 +141,12 @@ def test_a_process_serves_several_fits_and_leaves_nothing(rows, tmp_path):
         pid, scratch = process.pid, process._scratch
         process.fit(rows, spec(), tmp_path / "two")
         assert process.pid == pid
-        jvm = [child for child in psutil.Process(pid).children(recursive=True) if child.name() == "java"]
+        jvm = jvms(process)
         assert len(jvm) == 1
         listening = [c.laddr.ip for c in jvm[0].net_connections() if c.status == "LISTEN"]
         assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert not psutil.pid_exists(pid)
-    assert not jvm[0].is_running()
+    assert psutil.wait_procs(jvm, timeout=10)[1] == []
     assert not scratch.exists()
     assert first.seconds > 0
     assert max(first.importances["comp1"], key=first.importances["comp1"].__getitem__) == "error1_count_24h"
@@ -172,8 +173,19 @@ def the_child(process):
 
 
 def the_jvm(process):
-    found = [c for c in psutil.Process(process.pid).children(recursive=True) if c.name() == "java"] if process.pid else []
-    return found[0] if found and (process._scratch / "warehouse").parent.exists() else None
+    found = jvms(process)
+    return found[0] if found else None
+
+
+def jvms(process):
+    """The JVM of a fit process, and not the one for a moment that makes its command line."""
+    children = psutil.Process(process.pid).children(recursive=True) if process.pid else []
+    found = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "pyspark-shell" in child.cmdline() and child.name() == "java":
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("victim", [the_child, the_jvm])
@@ -202,7 +214,7 @@ def test_a_process_without_memory_says_which_setting_to_raise(rows, tmp_path):
     with FitProcess(memory_mb=1) as process, pytest.raises(FitProcessError) as lost:  # Spark asks for 450 MB at least
         process.fit(many, spec("random_forest"), tmp_path / "never")
     assert "the process that fits the model ended with" in str(lost.value)
-    assert "450" in str(lost.value) or "memory" in str(lost.value)
+    assert "heap" in str(lost.value)
 
 
 def test_an_out_of_memory_error_in_the_log_is_named(tmp_path, monkeypatch, rows):

@@ -17,20 +17,21 @@ import mlflow
 import pytest
 import requests
 from click.testing import CliRunner
-from pyspark.ml import PipelineModel
 from pyspark.sql import functions as F
 
 from pdm_assets import cli
 from pdm_assets.models import served
 from pdm_assets.models.calibration import Platt
-from pdm_assets.models.pipeline import MODEL_TYPES, fit_pipeline
+from pdm_assets.models.fitting import FitSpec
+from pdm_assets.models.pipeline import MODEL_TYPES
 from pdm_assets.models.scoring import score
+from pdm_assets.models.served import SavedPipeline
 from pdm_assets.models.table import WEIGHT, label_of
 from pdm_assets.resources import mlflow_folder, model_folder
 from pdm_assets.resources.model_folder import ModelFolderError
 from pdm_assets.schemas.features import CATEGORICAL_FEATURES, COMPONENT_RISK, NUMERIC_FEATURES, READINGS_COUNT
 from pdm_assets.schemas.raw import COMPONENTS
-from pdm_assets_tests.builders import day
+from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.models.fleet import fleet_columns, observations_of
 from pdm_assets_tests.plant import Plant
 from pdm_assets_tests.ports import free_ports
@@ -60,7 +61,7 @@ def hard_columns():
 
 @pytest.fixture(scope="module")
 def observations(spark):
-    return observations_of(spark, hard_columns()).localCheckpoint()
+    return observations_of(spark, hard_columns())
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +73,15 @@ def learnt_from(spark):
         "comp3": F.pmod(F.xxhash64("machine_id", "observed_at"), F.lit(5)) == 0,
     }
     labels = {label_of(component): label.cast("double") for component, label in fails.items()}
-    return observations_of(spark, fleet_columns()).coalesce(1).withColumns({**labels, WEIGHT: F.lit(1.0)}).localCheckpoint()
+    return observations_of(spark, fleet_columns()).withColumns({**labels, WEIGHT: F.lit(1.0)}).toArrow()
 
 
-def sealed(root, learnt_from, tree, model_type):
+def sealed(root, learnt_from, tree, model_type, fitter):
     """A sealed model of a type: comp1 and comp2 are calibrated, comp3 is not, comp4 could not be learnt."""
-    pipeline = fit_pipeline(
-        learnt_from,
-        components=["comp1", "comp2", "comp3"],
-        features=[*NUMERIC_FEATURES, *CATEGORICAL_FEATURES],
-        model_type=model_type,
-        parameters=PARAMETERS[model_type],
-        seed=7,
-    )
+    folder = root / model_type
+    features = (*NUMERIC_FEATURES, *CATEGORICAL_FEATURES)
+    spec = FitSpec(("comp1", "comp2", "comp3"), features, model_type, PARAMETERS[model_type], seed=7)
+    fitter.fit(learnt_from, spec, folder / "pipeline")
     card = dataclasses.replace(
         tree.card,
         version=model_type,
@@ -93,21 +90,19 @@ def sealed(root, learnt_from, tree, model_type):
         constant_probabilities={"comp4": 0.0125},
         thresholds={"comp1": 0.3, "comp2": 0.4, "comp3": 0.2, "comp4": 0.01},
     )
-    folder = root / model_type
-    pipeline.write().overwrite().save(str(folder / "pipeline"))
     (folder / "card.json").write_text(card.to_json())
     model_folder.seal(folder)
     return folder, card
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, learnt_from, tree):
+def made(tmp_path_factory, learnt_from, tree, fitter):
     """By type, a sealed model, its card, and its folder in MLflow's format."""
 
     @functools.cache
     def of_type(model_type):
         root = tmp_path_factory.mktemp(model_type)
-        folder, card = sealed(root, learnt_from, tree, model_type)
+        folder, card = sealed(root, learnt_from, tree, model_type, fitter)
         mlflow_folder.write(folder, root / "exported")
         return folder, card, root / "exported"
 
@@ -137,7 +132,7 @@ def risks_of(observations, answers):
 
 
 def of_platform(observations, folder, card):
-    rows = score(observations, PipelineModel.load(str(folder / "pipeline")), card).collect()
+    rows = score(observations, SavedPipeline(folder / "pipeline"), card).collect()
     return {
         (r["machine_id"], r["observed_at"], r["component"]): (
             r["probability"],
@@ -318,20 +313,19 @@ def blocks(language):
 
 def test_the_scored_table_is_read_from_sql_as_the_docs_say(spark, engine, tmp_path):
     plant = Plant(tmp_path / "plant", engine)
-    at = "TIMESTAMP'2026-11-20 06:00:00'"
-    scores = spark.sql(
-        f"""SELECT machine_id, {at} AS observed_at, component, probability, 0.5D AS threshold, probability >= 0.5 AS is_alert,
-        'v' AS model_version, {at} AS scored_at, 3L AS features_version,
-        DATE'2026-11-20' AS date
-        FROM VALUES (1L, 'comp1', 0.9D), (1L, 'comp2', 0.1D), (2L, 'comp1', 0.6D) AS t(machine_id, component, probability)"""
-    )
-    scores = scores.select(*COMPONENT_RISK.column_names)
+    at = utc("2026-11-20 06:00")
+    rows = [
+        (machine, at, component, probability, 0.5, probability >= 0.5, "v", at, 3, day("2026-11-20"))
+        for machine, component, probability in ((1, "comp1", 0.9), (1, "comp2", 0.1), (2, "comp1", 0.6))
+    ]
+    scores = spark.createDataFrame(rows, COMPONENT_RISK.struct)
     plant.lake.replace_days(COMPONENT_RISK, scores, day("2026-11-20"), day("2026-11-21"), {})
-    local = next(block for block in blocks("sql") if "delta.`" in block)
-    query = local.replace("data/lake/scores/component_risk", f"{plant.lake.root}/scores/component_risk")
-    assert query != local
-    found = [(row["machine_id"], row["component"], row["probability"]) for row in spark.sql(query).collect()]
-    assert found == [(1, "comp1", 0.9), (2, "comp1", 0.6)]
+    local = next(block for block in blocks("python") if "duckdb" in block)
+    code = local.replace("data/lake/scores/component_risk", f"{plant.lake.root}/scores/component_risk")
+    assert code != local
+    found: dict = {}
+    exec(code, found)
+    assert found["alerts"] == [(1, "comp1", 0.9), (2, "comp1", 0.6)]
 
 
 def alone(folder):
