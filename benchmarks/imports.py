@@ -20,6 +20,7 @@ repository = ReconstructableRepository.for_module("pdm_assets.definitions", "def
 repository.get_definition()
 """
 JOB = 'repository.get_reconstructable_job("process_days").get_definition()'
+SESSION = "\nimport pdm_assets.engine.duckdb.channel"
 DAGSTERS_OWN = "import dagster._grpc.server, dagster._core.storage.runs.sqlite, dagster._core.storage.event_log\n"
 STAGES = {
     "python start": "",
@@ -28,6 +29,7 @@ STAGES = {
     "load repository": REPOSITORY,
     "a run process without pdm_assets": DAGSTERS_OWN,
     "a run process, to its job": DAGSTERS_OWN + REPOSITORY + JOB,
+    "and on to a DuckDB session": DAGSTERS_OWN + REPOSITORY + JOB + SESSION,
 }
 
 
