@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two workers, a module each; in the order of the folders, for the long modules are among the first.
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-slow test-long check audit format lock graph plans dev bench compare quality search chaos soak bytes cost
+.PHONY: help setup demo test test-slow test-long check audit format lock graph plans dev bench compare quality search chaos soak bytes
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -55,8 +55,6 @@ bench: setup ## the benchmarks of README (MACHINES=1000 takes minutes)
 bytes: setup ## what a new day adds on disk: benchmarks/bytes.md (MACHINES=1000 takes minutes)
 	@$(BIN)/python benchmarks/bytes.py --machines $(MACHINES)
 
-cost: setup ## the tables of docs/cost.md anew, from benchmarks/results.md and bytes.md
-	@$(BIN)/python scripts/plan_capacity.py --write docs/cost.md
 
 quality: setup ## what models are worth on simulated fleets: benchmarks/quality.md (half an hour)
 	@$(BIN)/python benchmarks/quality.py

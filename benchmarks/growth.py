@@ -1,16 +1,12 @@
 """How each stage grows with the fleet: a table at the end of results.md and growth.png. `make bench` calls it."""
 
 import math
-import sys
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from measured import Fleet, PlanError, read_times
 
 HEAD = "Growth"
 # what the first words of a row stand for here; of several rows (new days) the median
@@ -30,21 +26,46 @@ STAGES = {
 MEMORY = "memory of that process"
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """A section of results.md: work and its value, by row."""
+
+    machines: int
+    days: int
+    rows: tuple[tuple[str, str], ...]
+
+    def number(self, first_words: str, pattern: str) -> float | None:
+        """The median of a number in the values of the rows that begin with some words; None without such a row."""
+        values = [re.search(pattern, value) for what, value in self.rows if what.startswith(first_words)]
+        found = [float(value[1].replace(",", "")) for value in values if value]
+        return median(found) if found else None
+
+
+def read(text: str) -> list[Fleet]:
+    """The fleets of a results.md, the smallest first."""
+    fleets = []
+    for section in text.split("\n## ")[1:]:
+        if head := re.match(r"(\d+) machines x (\d+) days\n", section):
+            cells = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
+            fleets.append(Fleet(int(head[1]), int(head[2]), tuple((row[0], row[1]) for row in cells)))
+    return sorted(fleets, key=lambda fleet: fleet.machines)
+
+
 def write(results: Path) -> None:
     """Replace the section in a results.md; none while fewer than two sizes of fleet were measured over as many days."""
     sections = results.read_text().split("\n## ")
     kept = "\n## ".join(section for section in sections if not section.startswith(f"{HEAD}\n")).rstrip() + "\n"
-    with suppress(PlanError):
-        fleets = read_times(kept)
-        if len({fleet.days for fleet in fleets}) == 1:
-            kept += "\n" + _section(fleets, results.with_name("growth.png"))
+    fleets = read(kept)
+    if len(fleets) > 1 and len({fleet.days for fleet in fleets}) == 1:
+        kept += "\n" + _section(fleets, results.with_name("growth.png"))
     results.write_text(kept)
 
 
 def _section(fleets: Sequence[Fleet], picture: Path) -> str:
     sizes = [fleet.machines for fleet in fleets]
-    seconds = {name: [_seconds(fleet, words) for fleet in fleets] for words, name in STAGES.items()}
+    seconds = {name: [fleet.number(words, r"^([\d,.]+) s$") for fleet in fleets] for words, name in STAGES.items()}
     seconds = {name: values for name, values in seconds.items() if sum(value is not None for value in values) > 1}
+    memory = [fleet.number(MEMORY, r"([\d.]+) GiB") for fleet in fleets]
     lines = [
         f"## {HEAD}",
         "",
@@ -53,21 +74,12 @@ def _section(fleets: Sequence[Fleet], picture: Path) -> str:
         f"| work | {' | | '.join(f'{size:,}' for size in sizes)} |",
         f"| --- {'| --- ' * (2 * len(sizes) - 1)}|",
         *(f"| {name} | {_row(sizes, values, '{:.1f} s')} |" for name, values in seconds.items()),
-        f"| memory of a range | {_row(sizes, [_memory(fleet) for fleet in fleets], '{:.1f} GiB')} |",
+        f"| memory of a range | {_row(sizes, memory, '{:.1f} GiB')} |",
         "",
         f"![Seconds by machines]({picture.name})",
     ]
     _plot(picture, sizes, seconds)
     return "\n".join(lines) + "\n"
-
-
-def _seconds(fleet: Fleet, words: str) -> float | None:
-    rows = [row for row in fleet.times(words, optional=True) if "cold" not in row.what]
-    return median(row.seconds for row in rows) if rows else None
-
-
-def _memory(fleet: Fleet) -> float | None:
-    return fleet.number(MEMORY, r"([\d.]+) GiB") if fleet.values(MEMORY, optional=True) else None
 
 
 def _row(sizes: Sequence[int], values: Sequence[float | None], shape: str) -> str:

@@ -21,6 +21,7 @@ from pdm_assets.models.calibration import cheapest_threshold, cost_curve
 from pdm_assets.models.card import ModelCard
 from pdm_assets.models.evaluation import POOLED
 from pdm_assets.models.events import DAYS_A_MONTH, Costs, Judged, cost_by_machine, judge
+from pdm_assets.models.fitting import Fitter
 from pdm_assets.models.pictures import backtest_picture
 from pdm_assets.models.reports import backtest
 from pdm_assets.models.training import TrainedModel, examine
@@ -51,16 +52,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdm-quality-") as folder:
         engine = SparkEngine.of(Settings(data=Path(folder) / "data"))
-        try:
+        with engine.fitter() as fitter:
             spark = engine.spark_session
             sizes = {"machines": options.machines, "days": options.days}
             fleet = make(spark, Path(folder), "fleet", seed=1, **sizes)
             other = make(spark, Path(folder), "other", seed=2, **sizes)
             harder = make(spark, Path(folder), "harder", seed=1, harder=True, **sizes)
-            _report(fleet, other, harder, cutoffs(options.folds), _head(options))
-        finally:
-            engine.close()
-            engine.engine.stop()
+            _report(fitter, fleet, other, harder, cutoffs(options.folds), _head(options))
+        engine.close()
 
 
 def _head(options: argparse.Namespace) -> str:
@@ -72,7 +71,7 @@ def _head(options: argparse.Namespace) -> str:
     )
 
 
-def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date], head: str) -> None:
+def _report(fitter: Fitter, fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date], head: str) -> None:
     settings = Settings()
     default: ModelType = settings.model_type
     types: tuple[ModelType, ...] = tuple(HYPERPARAMETERS)
@@ -86,7 +85,7 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
     def section(title: str, said: str, found: Sequence[Fold]) -> None:
         write(f"## {title}\n\n{said}\n\n{backtest(found).markdown}\n")
 
-    by_type = {kind: [fleet.train(cutoff, settings, kind) for cutoff in folds] for kind in types}
+    by_type = {kind: [fleet.train(fitter, cutoff, settings, kind) for cutoff in folds] for kind in types}
     ours, all_types = _folds(by_type[default]), [fold for models in by_type.values() for fold in _folds(models)]
     section("Model types", "The same folds for all; the cheapest first.", all_types)
     (HERE / "quality.png").write_bytes(backtest_picture(all_types))
@@ -105,7 +104,7 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
         for model in by_type[default]
         for fold in folds_of(_examined(model, other, settings), model.fit_seconds)
     ]
-    own = _folds([other.train(cutoff, settings, default) for cutoff in folds])
+    own = _folds([other.train(fitter, cutoff, settings, default) for cutoff in folds])
     section(
         "On a fleet that it never saw",
         "Trained on the fleet of seed 1, judged on that of seed 2 in the same days, beside models of seed 2's own.",
@@ -116,19 +115,19 @@ def _report(fleet: Fleet, other: Fleet, harder: Fleet, folds: Sequence[dt.date],
         "Without the ages of components",
         "All visits to a machine are a multiple of 15 days apart, and a failure happens at one. So the age of a component may "
         "give away when the next visit is due. Here ages, and the flags that say they are unknown, are blanked.",
-        _folds([ageless.train(cutoff, settings, default) for cutoff in folds]),
+        _folds([ageless.train(fitter, cutoff, settings, default) for cutoff in folds]),
     )
     for hours in (24, 168):
         ahead = dataclasses.replace(settings, horizon_hours=hours)
         section(
             f"{hours} h ahead",
             f"PDM_HORIZON_HOURS={hours}.",
-            _folds([fleet.train(cutoff, ahead, default) for cutoff in folds]),
+            _folds([fleet.train(fitter, cutoff, ahead, default) for cutoff in folds]),
         )
     section(
         "Harder",
         "`--harder`: ramps in place of steps, failures at any hour, errors that may be missing.",
-        _folds([harder.train(cutoff, settings, kind) for kind in types for cutoff in folds]),
+        _folds([harder.train(fitter, cutoff, settings, kind) for kind in types for cutoff in folds]),
     )
 
 

@@ -12,6 +12,7 @@ from fleets import DAYS, Fleet, cutoffs, make
 from peers.common import measured_on
 
 from pdm_assets.models.backtest import Fold, MeanAndWorst, folds_of, summarize
+from pdm_assets.models.fitting import Fitter
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.settings import HYPERPARAMETERS, ModelType, Settings
 
@@ -40,14 +41,12 @@ def main() -> None:
     settings = Settings()
     with tempfile.TemporaryDirectory(prefix="pdm-search-") as folder:
         engine = SparkEngine.of(Settings(data=Path(folder) / "data"))
-        try:
+        with engine.fitter() as fitter:
             spark = engine.spark_session
             usual = make(spark, Path(folder), "usual", seed=11, machines=MACHINES)
             harder = make(spark, Path(folder), "harder", seed=12, harder=True, machines=MACHINES)
-            tables = [_search(kind, (usual, harder), settings) for kind in TRIED]
-        finally:
-            engine.close()
-            engine.engine.stop()
+            tables = [_search(fitter, kind, (usual, harder), settings) for kind in TRIED]
+        engine.close()
     head = (
         f"# Hyperparameters\n\n{MACHINES} machines, {DAYS} days, {FOLDS} folds of each of two fleets (seeds 11 and 12, the "
         f"second `--harder`), default settings; {measured_on('pyspark')}: `make search`. "
@@ -57,14 +56,14 @@ def main() -> None:
     RESULTS.write_text(head + "\n".join(tables))
 
 
-def _search(kind: ModelType, fleets: Sequence[Fleet], settings: Settings) -> str:
+def _search(fitter: Fitter, kind: ModelType, fleets: Sequence[Fleet], settings: Settings) -> str:
     lines = [
         f"## {kind}\n\n`{dict(HYPERPARAMETERS[kind])}`\n",
         "| changed | cost | PR-AUC | cost, harder | PR-AUC, harder | both costs | fit |",
         "| --- " * 7 + "|",
     ]
     for changed in TRIED[kind]:
-        found = [_tried(fleet, kind, changed, settings) for fleet in fleets]
+        found = [_tried(fitter, fleet, kind, changed, settings) for fleet in fleets]
         both = sum(figures["cost"].mean for figures in found)
         seconds = sum(figures["fit_seconds"].mean for figures in found) / len(found)
         cells = [f"{f['cost'].mean:,.0f} ({f['cost'].worst:,.0f}) | {f['average_precision'].mean:.3f}" for f in found]
@@ -74,10 +73,12 @@ def _search(kind: ModelType, fleets: Sequence[Fleet], settings: Settings) -> str
     return "\n".join(lines) + "\n"
 
 
-def _tried(fleet: Fleet, kind: ModelType, changed: Mapping[str, float | str], settings: Settings) -> dict[str, MeanAndWorst]:
+def _tried(
+    fitter: Fitter, fleet: Fleet, kind: ModelType, changed: Mapping[str, float | str], settings: Settings
+) -> dict[str, MeanAndWorst]:
     folds: list[Fold] = []
     for cutoff in cutoffs(FOLDS):
-        model = fleet.train(cutoff, settings, kind, **changed)
+        model = fleet.train(fitter, cutoff, settings, kind, **changed)
         folds += folds_of(model.card, model.fit_seconds)
     return summarize(folds)[kind]
 

@@ -4,6 +4,7 @@ import datetime as dt
 import shutil
 
 from pdm_assets.assets.raw import EVENT_TABLES, REJECTED_SHARE
+from pdm_assets.engine.java import JavaError, java_home
 from pdm_assets.health.look import (
     BACKUP_DAYS,
     DAY,
@@ -177,6 +178,16 @@ def model(look: Look) -> Said:
         todo = "what do the runs of models/failure_model say? To train now: materialize it with force: true"
         return Said(Level.WARN, what, todo, begin(trained.cutoff + due * DAY), metrics)
     return Said(Level.OK, said, metrics=metrics)
+
+
+def java(look: Look) -> Said:
+    """Is there a Java to fit the next model with?"""
+    if look.settings.engine != "duckdb":
+        raise NotAsked("PDM_ENGINE=spark: models are fitted by that Spark")
+    try:
+        return Said(Level.OK, f"models can be fitted with {java_home()}")
+    except JavaError as error:
+        return Said(Level.WARN, f"no model can be fitted: {first_line(str(error))}", "run scripts/setup.sh, or set JAVA_HOME")
 
 
 def disk(look: Look) -> Said:

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
 
 
 SCORES, RUNS, FILES, QUARANTINE = "scores-are-missing", "a-run-failed", "a-file-is-not-taken", "many-rows-are-in-quarantine"
-DISK, SERVICES = "the-disk-is-full-or-gone", "dagster-is-down"
+FIT, DISK, SERVICES = "memory-runs-out-or-a-fit-fails", "the-disk-is-full-or-gone", "dagster-is-down"
 HANGS, MODEL, LOST = "a-run-does-not-end", "no-model-or-one-that-no-longer-fits", "a-table-is-damaged-or-lost"
 CHECKS = "checks"  # which of the others it is, a table there says by check
 
@@ -45,6 +45,7 @@ RULES = (
     Rule("scores", SCORES, of_lake.scores),
     Rule("quarantine", QUARANTINE, of_lake.quarantine),
     Rule("model", MODEL, of_lake.model),
+    Rule("java", FIT, of_lake.java),
     Rule("disk", DISK, of_lake.disk),
     Rule("backup", LOST, of_lake.backup),
 )

@@ -27,6 +27,7 @@ from pdm_assets.settings import ModelType
 FIT_MAY_TAKE_S = 3600.0  # of 40,000 rows it takes half a minute
 STOPS_IN_S = 10.0
 LOG_LINES = 15
+MODULE = "pdm_assets.models.fit_process"
 ROWS, LOG = "rows.arrow", "fit.log"
 OF_A_SPARK_SESSION = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_API_MODE", "SPARK_LOCAL_REMOTE")
 
@@ -162,7 +163,7 @@ class FitProcess:
         receiving, sending = os.pipe()
         with private_file(self._scratch / LOG) as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "pdm_assets.models.fit_process", str(self._scratch), str(self._memory_mb), str(sending)],
+                [sys.executable, "-m", MODULE, str(self._scratch), str(self._memory_mb), str(sending)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

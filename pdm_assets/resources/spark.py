@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from pdm_assets.resources.object_store import deltalake_options
 from pdm_assets.settings import Settings
 
 Engine = Literal["duckdb", "spark"]
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 LEAST_MB, MOST_MB = 1024, 4096
 
 
@@ -143,12 +143,22 @@ def _clear_left_behind(spill: Path) -> None:
 
 
 def quarter_of_memory_mb() -> int:
-    """A quarter of the memory that this machine or container has, 1 to 4 GiB."""
+    """A quarter of the memory that this machine, container or systemd unit has, 1 to 4 GiB."""
     total = psutil.virtual_memory().total
-    for limit in map(Path, CONTAINER_LIMITS):
-        with contextlib.suppress(OSError, ValueError):
+    for limit in _cgroup_limits():
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`
             total = min(total, int(limit.read_text()))
     return min(MOST_MB, max(LEAST_MB, total // 4 // 2**20))
+
+
+def _cgroup_limits() -> Iterator[Path]:
+    """Where limits of a container or of a systemd unit (MemoryMax) would be: of this process's group and of those above it."""
+    with contextlib.suppress(OSError):
+        own = OWN_CGROUP.read_text().splitlines()[-1].rsplit(":", 1)[-1].strip("/")
+        for group in (CGROUPS / own, *(CGROUPS / own).parents):
+            yield group / "memory.max"
+            if group == CGROUPS:
+                return
 
 
 class _Shared:

@@ -140,7 +140,7 @@ def test_a_failure_that_is_told_of_late_overturns_labels_and_what_the_scores_wer
 
 def test_scores_whose_observations_are_gone_stop_the_worklist_and_say_what_to_do(plant, week):
     last = day(LAST)
-    rows = plant.lake.read(OBSERVATIONS, last, last + dt.timedelta(days=1)).where(f"machine_id != {NEW}").localCheckpoint()
+    rows = plant.lake.read(OBSERVATIONS, last, last + dt.timedelta(days=1)).where(f"machine_id != {NEW}")
     plant.lake.replace_days(OBSERVATIONS, rows, last, last + dt.timedelta(days=1), {})
     text = failure(plant.run(LAST, tables="worklist/maintenance"))
     assert "scores/component_risk has scores of 1 observations that features/observations does not have any more" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from pdm_assets.assets import backtest, scoring, training
@@ -56,9 +57,9 @@ def plant(tmp_path_factory, engine, spark):
         if machine == 4 and at.date() == SILENT_DAY:
             columns[READINGS_COUNT][n] = 17
     rows = observations_of(spark, columns)
-    dated = rows.selectExpr("*", "to_date(observed_at) AS date")
+    dated = rows.withColumn("date", F.to_date("observed_at"))
     plant.lake.replace_days(OBSERVATIONS, dated, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
-    outcomes = labels_of(spark, columns).selectExpr("*", "date_add(to_date(observed_at), 2) AS date")
+    outcomes = labels_of(spark, columns).withColumn("date", F.date_add(F.to_date("observed_at"), 2))
     plant.lake.replace_days(COMPONENT_FAILURES, outcomes, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS + 2), {})
     for table in ("raw/errors", "raw/failures", "raw/maintenance"):
         plant.lake.ensure(TABLES[table])
@@ -70,7 +71,7 @@ def without_models(plant, spark):
     """The registry and its decisions emptied."""
     for table in (REGISTRY, DECISIONS):
         if plant.lake.exists(table):
-            spark.sql(f"DELETE FROM delta.`{plant.lake.location(table)}`")
+            DeltaTable(plant.lake.location(table)).delete()
 
 
 class Gate:
@@ -293,7 +294,7 @@ def test_a_training_that_fails_is_not_tried_again_on_each_day_of_a_range(plant, 
 
 def test_a_version_that_was_registered_but_not_decided_on_is_trained_again(plant, gate, spark):
     assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
-    spark.sql(f"DELETE FROM delta.`{plant.lake.location(DECISIONS)}`")  # as if the run had died between the two
+    DeltaTable(plant.lake.location(DECISIONS)).delete()  # as if the run had died between the two
     assert plant.run(WORKS_FROM.isoformat(), tables="failure_model").success
     assert in_force(plant, WORKS_FROM, WORKS_FROM + dt.timedelta(days=1))[WORKS_FROM] == (f"model-{WORKS_FROM}", "trained")
 

@@ -61,7 +61,7 @@ def flagged(plant, table, name, flag, day):
 def asked(plant, last):
     """What the sensor says with the monitored days up to one."""
     for table in ("monitoring/feature_drift", "monitoring/realised_performance"):
-        later = plant.lake.read(TABLES[table], None, last + dt.timedelta(days=1)).localCheckpoint()
+        later = plant.lake.read(TABLES[table], None, last + dt.timedelta(days=1))
         plant.lake.replace_days(TABLES[table], later, FIRST, LAST + dt.timedelta(days=1), {})
     resources = {"lake": plant.lake, "model_store": plant.store}
     with dg.build_sensor_context(

@@ -41,20 +41,24 @@ def test_what_a_killed_process_spilled_goes_and_what_a_living_one_spills_stays(t
 
 
 @pytest.mark.parametrize(
-    ("machine", "container", "expected"),
+    ("machine", "limits", "expected"),
     [
-        pytest.param(24 * GIB, None, 4096, id="a large machine: 4 GiB"),
-        pytest.param(8 * GIB, None, 2048, id="a quarter of a small one"),
-        pytest.param(2 * GIB, None, 1024, id="1 GiB at least"),
-        pytest.param(64 * GIB, str(6 * GIB), 1536, id="a container's limit counts"),
-        pytest.param(8 * GIB, "max", 2048, id="a container without a limit"),
+        pytest.param(24 * GIB, {}, 4096, id="a large machine: 4 GiB"),
+        pytest.param(8 * GIB, {}, 2048, id="a quarter of a small one"),
+        pytest.param(2 * GIB, {}, 1024, id="1 GiB at least"),
+        pytest.param(64 * GIB, {"": str(6 * GIB)}, 1536, id="a container's limit counts"),
+        pytest.param(64 * GIB, {"system.slice/pdm.service": str(6 * GIB)}, 1536, id="a unit's limit counts"),
+        pytest.param(64 * GIB, {"system.slice": str(5 * GIB), "": str(6 * GIB)}, 1280, id="the least of those above counts"),
+        pytest.param(8 * GIB, {"": "max", "system.slice/pdm.service": "max"}, 2048, id="no limit"),
     ],
 )
-def test_memory_is_a_quarter_of_the_machine_or_container(monkeypatch, tmp_path, machine, container, expected):
-    limit = tmp_path / "memory.max"
-    if container:
-        limit.write_text(container)
-    monkeypatch.setattr(resource, "CONTAINER_LIMITS", (str(limit),))
+def test_memory_is_a_quarter_of_the_machine_container_or_unit(monkeypatch, tmp_path, machine, limits, expected):
+    (tmp_path / "own").write_text("0::/system.slice/pdm.service\n")
+    for group, limit in limits.items():
+        (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / group / "memory.max").write_text(limit)
+    monkeypatch.setattr(resource, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(resource, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(resource.psutil, "virtual_memory", lambda: type("Memory", (), {"total": machine}))
     assert quarter_of_memory_mb() == expected
     assert SparkEngine.of(Settings(memory_mb=700)).memory_mb == 700
