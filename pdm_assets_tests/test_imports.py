@@ -7,17 +7,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # What no process needs for knowing what there is: each run, sensor and code server would pay for it.
 NOT_AT_LOAD = {
+    "alembic",
     "confluent_kafka",
     "dagster_databricks",
     "databricks.sdk",
+    "duckdb",
     "fsspec",
     "jinja2",
     "matplotlib",
     "mlflow",
+    "pandas",
     "pyspark.ml",
     "pyspark.pandas",
+    "pyspark.sql.connect",
     "requests",
     "s3fs",
+    "sqlalchemy",
 }
 
 

@@ -19,7 +19,6 @@ from deltalake.writer import ColumnProperties
 from pyspark.sql import types as T
 
 from pdm_assets.engine.duckdb.errors import RUNTIME, SPARK, EngineError, not_supported
-from pdm_assets.engine.duckdb.relations import parquet
 from pdm_assets.engine.duckdb.tables import Bound, Scan
 from pdm_assets.engine.duckdb.types import arrow_schema, fields_of, quoted, sql_type, text
 
@@ -92,6 +91,8 @@ class DeltaRs:
         if by:
             kinds = ", ".join(f"{text(name)}: {text(sql_type(schema[name].dataType))}" for name in by)
             hive = f", hive_partitioning=true, hive_types={{{kinds}}}"
+        from pdm_assets.engine.duckdb.relations import parquet  # with it PySpark's Connect client, and pandas
+
         paths = ", ".join(text(str(Path(location) / file)) for file in files)
         return Scan(f"SELECT {columns} FROM ({parquet(f'[{paths}]', [f for f in fields if f.name not in by], hive)})", fields)
 

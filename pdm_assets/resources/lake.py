@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pydantic import PrivateAttr
@@ -96,6 +95,8 @@ class Lake(dg.ConfigurableResource):
         """Know the Dagster instance whose run this is: by the number of its storage, for containers share a home's name."""
         if context.run is None or context.instance is None:
             return
+        from dagster._core.storage.runs.sql_run_storage import SqlRunStorage  # with it SQLAlchemy and Alembic
+
         storage = context.instance.run_storage
         if context.instance.is_persistent and isinstance(storage, SqlRunStorage):
             number, home = storage.get_run_storage_id(), context.instance.root_directory

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import duckdb
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -51,6 +50,8 @@ def not_supported(what: str, advice: str = "") -> EngineError:
 
 def translated(error: Exception) -> EngineError:
     """DuckDB's error under Spark's name."""
+    import duckdb
+
     if isinstance(error, EngineError):
         return error
     text = str(error)
