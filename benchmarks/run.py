@@ -171,8 +171,7 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str, 
             _wait_for_no_run()
             timed(f"landed to scored {n + 1}, by sensor and daemon", lambda day=day: _land_and_wait(replayer, day))
         _wait_for_no_run()
-        standing = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "java"]
-        assert not standing, "a JVM stands by"
+        assert not [p for p in psutil.Process().children(recursive=True) if p.name() == "java"], "a JVM stands by"
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def local(folder: Path, cores: int, memory_mb: int, store: str) -> SparkSession:
     except JavaError as error:
         raise SparkUnavailable(str(error)) from None
     builder = SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", f"{memory_mb}m")
+    builder = builder.config("spark.pyspark.python", sys.executable)  # what scores needs NumPy and PyArrow
     for name, value in delta_conf(cores, folder, store).items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
