@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two workers, a module each; in the order of the folders, for the long modules are among the first.
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-slow test-long check audit format lock graph plans dev bench compare quality search chaos soak bytes
+.PHONY: help setup demo test test-slow test-long check audit format lock graph dev bench compare quality search chaos soak bytes
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -42,9 +42,6 @@ format: setup ## let ruff format the code
 
 graph: setup ## write the graph to pdm_assets_tests/graph/graph.txt
 	@$(BIN)/python -m pdm_assets_tests.graph.test_graph
-
-plans: setup ## write how each table is computed to pdm_assets_tests/graph/plans.txt
-	@$(BIN)/python -m pdm_assets_tests.graph.test_plans
 
 dev: setup ## Dagster without the demo, on PDM_DATA
 	@$(BIN)/pdm-assets dev --port $(PORT)

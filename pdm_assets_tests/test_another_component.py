@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyspark.sql import functions as F
 
 from pdm_assets.models.promotion import Condition, Verdict
 from pdm_assets.resources.spark import SparkEngine
@@ -73,8 +74,8 @@ def _from_files_to_worklist(root: Path, engine: SparkEngine) -> dict:
 
     rows = observations_of(spark, fleet_columns()).withColumn("date", F.to_date("observed_at"))
     plant.lake.replace_days(OBSERVATIONS, rows, FIRST_DAY, FIRST_DAY + dt.timedelta(days=DAYS), {})
-    with joined.fitter() as fitter:
-        trained = trained_tree(spark, "tree", fitter, folder / "pipeline")
+    with engine.fitter() as fitter:
+        trained = trained_tree(spark, "tree", fitter, root / "pipeline")
     ruled = trained.card.events["comp5"].rules
     found["alarms_by_rule"] = {name: its.true_episodes + its.false_episodes for name, its in ruled.items()}
     found["recall"] = trained.card.metrics["test"]["comp5"].observation_recall

@@ -145,6 +145,10 @@ def test_a_damaged_model_is_told_from_a_whole_one_and_not_promoted(models, plant
     assert "card.json is not what was written: its checksum differs. Restore the folder from a backup" in result.output
 
 
+def stages(pipeline):
+    return sorted(path.name for path in (pipeline / "stages").iterdir())
+
+
 def test_a_version_moves_whole_to_another_lake_and_is_not_in_force_there_until_promoted(
     models, plant, tmp_path, engine, tree, spark, monkeypatch
 ):

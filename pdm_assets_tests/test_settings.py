@@ -20,14 +20,14 @@ def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
         "PDM_LAST_DAY": "2015-12-31",
         "PDM_HORIZON_HOURS": "36",
         "PDM_MODEL_TYPE": "decision_tree",
-        "PDM_SPARK_IDLE_MINUTES": "0.5",
+        "PDM_COST_FALSE_VISIT": "0.5",
     }
     settings = Settings.from_environ(given)
     assert settings.data == Path("/plant/data")
     assert settings.first_day == dt.date(2015, 1, 1)
     assert settings.horizon_days == 2
     assert settings.model_type == "decision_tree"
-    assert settings.spark_idle_minutes == 0.5
+    assert settings.cost_false_visit == 0.5
     assert Settings.from_environ(settings.to_environ()) == settings
 
 
@@ -41,8 +41,15 @@ def test_each_setting_comes_from_its_variable_and_goes_back_to_it():
         ({"PDM_TEST_DAYS": "2"}, "PDM_TEST_DAYS=2: take more than the 2 days of PDM_HORIZON_HOURS=48"),
         ({"PDM_CALIBRATION_DAYS": "7", "PDM_HORIZON_HOURS": "168"}, "PDM_CALIBRATION_DAYS=7: take more than the 7 days"),
         ({"PDM_MODEL_TYPE": "forest"}, "take one of random_forest"),
-        ({"PDM_SPARK_MODE": "remote"}, "needs PDM_SPARK_REMOTE"),
-        ({"PDM_CATALOG": "main"}, "go together"),
+        ({"PDM_ENGINE": "polars"}, "take one of duckdb, spark"),
+        ({"PDM_SPARK_REMOTE": "sc://host:15002"}, "PDM_SPARK_REMOTE is an address for the engine spark: set PDM_ENGINE=spark"),
+        ({"PDM_CATALOG": "main", "PDM_SCHEMA": "pdm"}, "which Spark alone knows: set PDM_ENGINE=spark"),
+        ({"PDM_ENGINE": "spark", "PDM_CATALOG": "main"}, "go together"),
+        ({"PDM_MEMORY_MB": "100"}, "PDM_MEMORY_MB=100: take 256 or more"),
+        ({"PDM_SPARK_MODE": "engine"}, "PDM_SPARK_MODE is gone: the default, PDM_ENGINE=duckdb, needs no Spark"),
+        ({"PDM_SPARK_MEMORY_MB": "2048"}, "PDM_SPARK_MEMORY_MB is gone: set PDM_MEMORY_MB"),
+        ({"PDM_SPARK_CORES": "2"}, "PDM_SPARK_CORES is gone: unset it"),
+        ({"PDM_SPARK_IDLE_MINUTES": "5"}, "PDM_SPARK_IDLE_MINUTES is gone: unset it"),
         (
             {"PDM_COST_MISSED_FAILURE": "1500"},
             "PDM_COST_MISSED_FAILURE=1500.0 must be more than PDM_COST_PLANNED_REPAIR=2000.0",

@@ -119,8 +119,8 @@ def local(folder: Path, cores: int, memory_mb: int, store: str) -> SparkSession:
         os.environ["JAVA_HOME"] = str(java_home())  # pyspark asks the environment
     except JavaError as error:
         raise SparkUnavailable(str(error)) from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # its Python workers score: they need NumPy and PyArrow
     builder = SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", f"{memory_mb}m")
-    builder = builder.config("spark.pyspark.python", sys.executable)  # what scores needs NumPy and PyArrow
     for name, value in delta_conf(cores, folder, store).items():
         builder = builder.config(name, value)
     return builder.getOrCreate()

@@ -110,6 +110,8 @@ def restore(lake: Lake, table: Table, version: int, note: Mapping[str, Any]) -> 
             f"version {version} of {table.key} can't be restored: {why}. Versions older than PDM_KEEP_DAYS go with upkeep, "
             "but those that models name stay"
         )
+    if version == newest.version():
+        return Restored(version, version, version, [])
     before = _days_of_files(newest) if table.daily else {}
     version_before = newest.version()
     try:

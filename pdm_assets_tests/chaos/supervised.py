@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-
 from pdm_assets.resources.engine import Engine, Sizing
+
 from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform
 from pdm_assets_tests.ports import free_ports
 

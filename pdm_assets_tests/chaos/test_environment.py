@@ -8,11 +8,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pdm_assets.resources.engine import Engine, EngineError, EngineOutOfMemory, Sizing
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from pdm_assets.resources import engine as engine_module
-from pdm_assets.resources.engine import Engine, EngineError, EngineOutOfMemory, Sizing
 from pdm_assets.resources.faults import DENIED, ENDING, FULL, LOST, NO_MEMORY, READ_ONLY, TRIED_AGAIN, fault_in
 from pdm_assets.resources.lake import LakeError, LakeGone
 from pdm_assets.resources.landing import LandingGone

@@ -89,7 +89,7 @@ def jobs_of(workspace, tmp_path, compute):
         data=tmp_path / "data",
         databricks_compute=file,
         databricks_volume=str(workspace.volumes),
-        spark_mode="remote",
+        engine="spark",
         spark_remote="sc://there:443/;token=SECRET",
         dagster_db="postgresql://me:SECRET@there/x",
     )
@@ -128,7 +128,7 @@ def test_the_job_is_told_days_settings_and_holder_and_no_secret(workspace, tmp_p
     assert told["run_id"] == result.dagster_run.run_id
     assert (told["extras"]["asset"], told["extras"]["days"]) == (["features", "observations"], ["2015-01-01", "2015-01-02"])
     given = Settings.from_environ(told["extras"]["settings"])
-    assert given == Settings(data=tmp_path / "data", spark_mode="session")
+    assert given == Settings(data=tmp_path / "data", engine="spark")
     assert told["extras"]["holder"].startswith(f"process {os.getpid()} on ")
     assert submitted.request["timeout_seconds"] == 600
     assert submitted.name == f"features/observations 2015-01-01..2015-01-02 for {told['extras']['holder']}"

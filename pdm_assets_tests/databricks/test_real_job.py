@@ -9,11 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pdm_assets.resources.engine import delta_conf
 
 from pdm_assets.assets import features, raw, training
 from pdm_assets.assets.by_job import by_job
 from pdm_assets.resources.databricks_jobs import DatabricksJobs
-from pdm_assets.resources.engine import delta_conf
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets.settings import Settings
 from pdm_assets_tests.databricks.stand_in import Workspace, bare_environ

@@ -345,22 +345,16 @@ def test_a_model_that_is_damaged_refused_or_not_renewed_is_told_of(it):
     assert f"model {MODEL} is registered, but" in damaged.what
 
 
-def test_an_engine_that_ran_out_of_memory_or_was_killed_is_told_of_and_one_that_stopped_is_not(it):
-    engine = it.root / "engine"
-    engine.mkdir()
-    (engine / "engine.log").write_text("Terminating due to java.lang.OutOfMemoryError: Java heap space\n")
-    assert it.says()["engine"].level == CRITICAL
-    (engine / "engine.log").write_text("stopped\n")
-    assert it.says()["engine"].level == OK
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    info = {"port": 1, "token": PASSWORD, "supervisor_pid": ended.pid, "jvm_pid": ended.pid, "memory_mb": 1, "cores": 1}
-    (engine / "engine.json").write_text(json.dumps(info))
-    killed = it.says()["engine"]
-    assert killed.level == WARN
-    assert PASSWORD not in f"{killed}"
-    elsewhere = dataclasses.replace(it.settings, spark_mode="remote", spark_remote=f"sc://host/;token={PASSWORD}")
-    assert it.says(settings=elsewhere)["engine"].what == "not asked: PDM_SPARK_MODE=remote: there is no engine of ours"
+def test_without_java_it_is_said_that_no_model_can_be_fitted_and_of_another_engine_it_is_not_asked(it, monkeypatch):
+    assert it.says()["java"].level == OK
+    monkeypatch.setenv("JAVA_HOME", str(it.root))
+    missing = it.says()["java"]
+    assert missing.level == WARN
+    assert missing.what.startswith(f"no model can be fitted: no Java found in JAVA_HOME, {it.root}")
+    elsewhere = dataclasses.replace(it.settings, engine="spark", spark_remote=f"sc://host/;token={PASSWORD}")
+    asked = it.says(settings=elsewhere)["java"]
+    assert asked.what == "not asked: PDM_ENGINE=spark: models are fitted by that Spark"
+    assert PASSWORD not in f"{asked}"
 
 
 def test_a_lake_that_is_not_mounted_is_told_of(it):
@@ -484,7 +478,7 @@ def test_what_a_rule_stumbles_over_is_told_without_secrets_and_the_others_go_on(
 
 
 def test_tables_of_a_catalog_are_not_asked(it):
-    said = it.says(settings=dataclasses.replace(it.settings, catalog="main", schema="pdm"))
+    said = it.says(settings=dataclasses.replace(it.settings, engine="spark", catalog="main", schema="pdm"))
     for rule in ("lake", "scores", "quarantine", "landed"):
         assert (said[rule].level, said[rule].what) == (OK, "not asked: the tables are in a catalog, which only Spark can ask")
 

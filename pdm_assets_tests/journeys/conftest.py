@@ -1,8 +1,8 @@
 """One platform, on an engine of its own, for the journeys of `make test-slow`: taking a history in is a third of their time."""
 
 import pytest
-
 from pdm_assets.resources.engine import Engine, Sizing
+
 from pdm_assets_tests.journeys.daemon import platform
 from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, fleet, take_in
 

@@ -8,9 +8,9 @@ import psutil
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets.demo import CHECKOUT
-from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.builders import day
 from pdm_assets_tests.journeys.daemon import platform

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 from deltalake import DeltaTable
-
 from pdm_assets.resources.engine import Engine, Sizing
+
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import TELEMETRY

@@ -4,8 +4,8 @@ import boto3
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-
 from pdm_assets.resources.engine import Engine, Sizing
+
 from pdm_assets.resources.landed_columns import table_of
 from pdm_assets.resources.object_store import deltalake_options
 from pdm_assets.schemas.tables import TABLES

@@ -12,9 +12,9 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets.demo import CHECKOUT
-from pdm_assets.resources.engine import Engine, Sizing
 from pdm_assets.resources.run_history import forget_runs
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.daemon import HERE, Platform

@@ -132,7 +132,8 @@ def test_an_empty_and_a_single_row_are_scored(pipelines, rows):
 def test_the_same_rows_make_the_same_pipeline_in_another_process(pipelines, rows, tmp_path):
     with FitProcess() as other:
         again = other.fit(rows, spec("random_forest"), tmp_path / "again").folder
-    found, expected = (SavedPipeline(f).scores(numpy_columns(rows), ["comp1", "comp2"]) for f in (again, pipelines["random_forest"]))
+    both = (again, pipelines["random_forest"])
+    found, expected = (SavedPipeline(folder).scores(numpy_columns(rows), ["comp1", "comp2"]) for folder in both)
     assert all(np.array_equal(found[c], expected[c]) for c in expected)
 
 
@@ -185,7 +186,8 @@ def jvms(process):
     found = []
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "org.apache.spark.deploy.SparkSubmit" in (line := child.cmdline()) and "org.apache.spark.launcher.Main" not in line:
+            command = child.cmdline()
+            if "org.apache.spark.deploy.SparkSubmit" in command and "org.apache.spark.launcher.Main" not in command:
                 found.append(child)
     return found
 
@@ -236,7 +238,8 @@ def test_what_mllib_refuses_is_no_fault_of_the_machine(rows, tmp_path, fitter):
 
 def test_without_java_it_says_what_to_install(rows, tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(NoJava, match=r"no model can be fitted: no Java found in JAVA_HOME.*openjdk-17-jre-headless.*All else works"):
+    said = r"no model can be fitted: no Java found in JAVA_HOME.*openjdk-17-jre-headless.*All else works"
+    with pytest.raises(NoJava, match=said):
         FitProcess().fit(rows, spec(), tmp_path / "never")
 
 
@@ -262,7 +265,7 @@ def test_it_ends_with_a_parent_that_is_killed():
     assert jvm
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    gone, alive = psutil.wait_procs([child, *jvm], timeout=30)
+    _, alive = psutil.wait_procs([child, *jvm], timeout=30)
     assert not alive
 
 

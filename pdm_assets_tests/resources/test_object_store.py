@@ -4,8 +4,8 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-
 from pdm_assets.resources.engine import STORE_PACKAGES, s3_conf
+
 from pdm_assets.resources.faults import AWAY, fault_in
 from pdm_assets.resources.lake import Lake, LakeGone
 from pdm_assets.resources.object_store import deltalake_options

@@ -87,7 +87,8 @@ from pdm_assets.schemas.raw import ERRORS
 from pdm_assets_tests.builders import day, errors
 it = SparkEngine(engine="spark", data={str(tmp_path)!r}, memory_mb=1024)
 lake = Lake(spark=it, root={str(tmp_path / "lake")!r})
-lake.replace_days(ERRORS, errors(it.spark_session, [(1, "2015-01-01 05:00", "error1")]), day("2015-01-01"), day("2015-01-02"), {{}})
+rows = errors(it.spark_session, [(1, "2015-01-01 05:00", "error1")])
+lake.replace_days(ERRORS, rows, day("2015-01-01"), day("2015-01-02"), {{}})
 print(lake.rows(ERRORS), "SparkSession" in type(it.spark_session).__name__)
 it.close()
 """

@@ -222,18 +222,6 @@ def test_where_no_key_repeats_the_short_way_has_the_same_verdicts(spark, reading
     assert sorted(map(tuple, short.collect()), key=repr) == sorted(map(tuple, long.collect()), key=repr)
 
 
-@pytest.mark.parametrize("may_repeat", [True, False])
-def test_sorting_shuffles_the_rows_once_and_sorts_them_once(spark, may_repeat):
-    known = spark.createDataFrame([(day("2015-01-01"), 1)], "date date, machine_id bigint")
-    frame = landed(spark, TELEMETRY, [reading(0, 2, 1.0), reading(0, 3, 1.0, machine=2)])
-    rows = sort_landed_rows(frame, TELEMETRY, known, partitions=3, keys_may_repeat=may_repeat)
-    # as the lake clusters a range before it writes
-    written = raw_rows(rows, TELEMETRY).repartition(3, "date").sortWithinPartitions("date", *TELEMETRY.unique)
-    plan = written._explain_string()
-    assert plan.count("Exchange hashpartitioning") == 1
-    assert plan.count("Sort [") == 1
-
-
 def test_raw_rows_are_the_table_and_quarantined_rows_say_where_and_why(spark):
     rows = [
         reading(0, 2, 170.5),

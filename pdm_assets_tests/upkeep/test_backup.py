@@ -19,7 +19,6 @@ from click.testing import CliRunner
 
 from pdm_assets import cli
 from pdm_assets.resources.backup import MADE_ANEW, MANIFEST
-from pdm_assets.resources.engine import the_only_writer
 from pdm_assets.resources.hold import held
 from pdm_assets.resources.staging import locked
 
@@ -84,25 +83,8 @@ def test_what_was_destroyed_comes_back_equal_and_whole(root, runs, tmp_path):
     assert not list(root.parent.glob(".*"))
 
 
-def test_no_backup_is_taken_while_a_run_uses_the_engine_or_a_session_the_lake(root, tmp_path):
-    archive = tmp_path / "backup.tar.gz"
-    with (root / "engine" / "lease.lock").open("a") as lease:
-        fcntl.flock(lease, fcntl.LOCK_SH)
-        refused = pdm(root, "backup", archive, "--wait", "0.1")
-        assert refused.exit_code == 1
-        assert "a run uses the Spark engine: try again once it is over, or give it time with --wait" in refused.output
-    with the_only_writer(root / "engine", "a classic Spark session"):
-        refused = pdm(root, "backup", archive)
-        assert "the lake is being written by a classic Spark session" in refused.output
-    assert not list(tmp_path.glob("*backup*"))
-    # An engine that stays up without a run writes nothing.
-    with the_only_writer(root / "engine", "the Spark engine"):
-        assert pdm(root, "backup", archive).exit_code == 0
-
-
 @pytest.mark.parametrize("where", [{}, {"PDM_LAKE": "s3a://a-bucket/lake"}])
-def test_no_backup_is_taken_while_a_run_holds_the_lake_wherever_its_spark_is(root, tmp_path, where, monkeypatch):
-    """As in mode `remote`, whose runs use no engine of the data root."""
+def test_no_backup_is_taken_while_a_run_holds_the_lake_wherever_that_is(root, tmp_path, where, monkeypatch):
     monkeypatch.setattr("pdm_assets.resources.hold.PATIENCE_S", 0.2)
     with held(root / ".lake.held.lock", "the Dagster instance 7", "(elsewhere)"):
         refused = pdm(root, "backup", tmp_path / "backup.tar.gz", **where)
@@ -111,13 +93,11 @@ def test_no_backup_is_taken_while_a_run_holds_the_lake_wherever_its_spark_is(roo
     assert not list(tmp_path.glob("*backup*"))
 
 
-def test_a_backup_that_waits_for_what_lands_keeps_no_run_from_the_engine(root, tmp_path, monkeypatch):
-    """`quarantine release` holds the landing zone and then needs the engine: each would wait for the other."""
+def test_a_backup_that_waits_for_what_lands_keeps_no_run_from_the_lake(root, tmp_path, monkeypatch):
+    """`quarantine release` holds the landing zone and then needs the lake: each would wait for the other."""
     from pdm_assets.resources import backup
 
     def look(_seconds):
-        with (root / "engine" / "lease.lock").open() as lease:
-            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with held(root / ".lake.held.lock", "a run"):
             landing.close()
 
@@ -136,13 +116,6 @@ def test_while_a_backup_is_taken_no_writer_comes_in(root, tmp_path, monkeypatch)
     def look(data):
         with (data / ".lake.held.lock").open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with (data / "engine" / "lease.lock").open() as lease, pytest.raises(BlockingIOError):
-            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        with (
-            pytest.raises(Exception, match="the lake is being written by a backup"),
-            the_only_writer(data / "engine", "another"),
-        ):
-            pass
         seen.append(True)
         return iter(())
 

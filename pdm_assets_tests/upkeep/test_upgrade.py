@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
 from pdm_assets.resources import upgrade
@@ -35,11 +34,6 @@ def test_a_lake_of_the_release_before_is_told_what_to_do_and_written_no_more(old
     with pytest.raises(LakeError, match=told):
         old.lake.replace_days(ERRORS, rows, day("2015-01-02"), day("2015-01-03"), {})
     assert old.lake.version(ERRORS) == 2
-
-
-def test_the_release_before_could_not_read_what_a_model_names_after_a_week(old):
-    with pytest.raises(PySparkException, match="TIME_TRAVEL_BEYOND_DELETED_FILE_RETENTION"):
-        old.lake.read(OBSERVATIONS, version=1).count()
 
 
 def test_every_table_is_upgraded_once_and_its_rows_are_what_they_were(upgraded, old):

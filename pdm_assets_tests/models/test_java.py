@@ -2,11 +2,12 @@
 
 import os
 
+import pyarrow as pa
 import pytest
 
-from pdm_assets.resources import java as module
-from pdm_assets.resources.engine import Engine, EngineError, Sizing
-from pdm_assets.resources.java import JavaError, java_home
+from pdm_assets.engine import java as module
+from pdm_assets.engine.java import JavaError, java_home
+from pdm_assets.models.fitting import FitProcess, FitProcessError, FitSpec
 
 
 @pytest.fixture
@@ -107,11 +108,12 @@ def test_without_any_it_says_what_to_install(install):
         java_home()
 
 
-def test_the_engine_is_started_on_it(install, monkeypatch, tmp_path):
+def test_the_fit_is_started_on_it(install, monkeypatch, tmp_path):
     path = os.defpath  # what Spark's scripts call is there
     install("a", version("26.0.1"), on_path=True)
-    install("b", f'{version("21.0.7")}\n[ "$1" = -XshowSettings:properties ] || echo "$@" > {tmp_path}/started\n')
+    install("b", f'{version("21.0.7")}\n[ "$1" = -XshowSettings:properties ] || echo "$@" >> {tmp_path}/started\n')
     monkeypatch.setenv("PATH", f"{tmp_path}/path:{path}")
-    with pytest.raises(EngineError, match="did not start"), Engine(tmp_path / "data", Sizing(1, 1024, 1)).lease():
-        pass
+    spec = FitSpec(("comp1",), ("volt_mean_12h",), "decision_tree", {}, seed=1)
+    with pytest.raises(FitProcessError, match="ended with 4"), FitProcess() as process:
+        process.fit(pa.table({"volt_mean_12h": [1.0]}), spec, tmp_path / "never")
     assert "org.apache.spark" in (tmp_path / "started").read_text()
