@@ -23,12 +23,11 @@ from pathlib import Path
 import dagster as dg
 from pdm_assets.resources import delta_io
 from pdm_assets.resources.spark import SparkEngine
-from pdm_assets.settings import Settings
 from pdm_assets_tests.plant import Plant
 delta_io.mark_days = lambda *_: os._exit(9)
-engine = SparkEngine.of(Settings(data=Path(sys.argv[2]), spark_memory_mb=2048))
+engine = SparkEngine(data=sys.argv[1])
 plant = Plant(Path(sys.argv[1]), engine)
-plant.instance = dg.DagsterInstance.from_config(sys.argv[3])
+plant.instance = dg.DagsterInstance.from_config(sys.argv[2])
 plant.run("2015-01-01", "2015-01-02", tables="machines")
 """
 
@@ -79,12 +78,12 @@ def test_a_run_that_dies_after_any_commit_and_before_its_event_is_made_good_by_t
     assert is_contiguous(plant)
 
 
-def test_a_process_that_ends_after_its_commit_is_noticed_and_its_run_tried_again(tmp_path, data_root, engine, spark):
-    """The process is gone at once, as by kill -9: no event, no end of the run, a lease that the system lets go."""
+def test_a_process_that_ends_after_its_commit_is_noticed_and_its_run_tried_again(tmp_path, engine, spark):
+    """The process is gone at once, as by kill -9: no event, no end of the run, a lock that the system lets go."""
     home = make_home(tmp_path)
     plant = landed(tmp_path, engine)
     ended = subprocess.run(
-        [sys.executable, "-c", DIES_AFTER_ITS_FIRST_COMMIT, str(tmp_path), str(data_root), str(home)],
+        [sys.executable, "-c", DIES_AFTER_ITS_FIRST_COMMIT, str(tmp_path), str(home)],
         capture_output=True,
         text=True,
         timeout=300,
