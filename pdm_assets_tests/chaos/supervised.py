@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform
 from pdm_assets_tests.ports import free_ports
@@ -22,8 +21,7 @@ PARTS = {
     "code server's proxy": "code-server start",
     "run worker": "spawn_main",
 }
-ENGINE_PARTS = ("engine JVM", "engine supervisor")
-VICTIMS = (*PARTS, *ENGINE_PARTS)
+VICTIMS = tuple(PARTS)
 
 
 class Supervised(Platform):
@@ -32,7 +30,6 @@ class Supervised(Platform):
     def __init__(self, data: Path, **settings: str) -> None:
         (self.port,) = free_ports(1)
         super().__init__(data, self.port)
-        self.engine = Engine(data, Sizing(cores=1, memory_mb=1024, idle_minutes=1))
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PDM_", "DAGSTER_"))},
             "PDM_DATA": str(data),
@@ -86,13 +83,6 @@ class Supervised(Platform):
 
     def find(self, part: str) -> psutil.Process | None:
         """The process of a part, if there is one at present."""
-        if part in ENGINE_PARTS:
-            info = self.engine.info()
-            if info is None:
-                return None
-            with suppress(psutil.NoSuchProcess):
-                return psutil.Process(info.jvm_pid if part == "engine JVM" else info.supervisor_pid)
-            return None
         for process in self.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if PARTS[part] in f" {' '.join(process.cmdline())} ":
@@ -136,4 +126,3 @@ class Supervised(Platform):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-        self.engine.stop()

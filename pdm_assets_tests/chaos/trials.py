@@ -32,6 +32,7 @@ HISTORY_DAYS, DAYS = 28, 60
 KILLS_A_PIECE = 2
 PATIENCE_S = 3600.0  # of one load: a machine that others use too may take minutes for what takes seconds alone
 SECONDS_BEFORE_A_KILL = 15.0
+SECONDS_OF_A_RUN = 2.0
 LOAD = {
     **SETTINGS,
     "PDM_LAST_DAY": (FIRST + dt.timedelta(days=DAYS - 1)).isoformat(),
@@ -150,10 +151,10 @@ def trial(load: Load, number: int, victims: Sequence[str], dice: random.Random) 
 
 def kill(load: Load, victim: str, dice: random.Random) -> tuple[float, str]:
     """Kill a victim at some moment; how long after the landing that was, and what was under way."""
-    # The daemon and the servers may die before a run has begun; runs and engine are there only while one is under way.
+    # The daemon and the servers may die before a run has begun; a run's process is there for seconds only.
     if victim not in ("daemon", "web server", "code server", "code server's proxy"):
         until(load.it, load.is_busy, PATIENCE_S, "a run")
-    waits = dice.uniform(0, SECONDS_BEFORE_A_KILL)
+    waits = dice.uniform(0, SECONDS_OF_A_RUN if victim == "run worker" else SECONDS_BEFORE_A_KILL)
     began = time.monotonic()
     while time.monotonic() - began < waits:
         load.it.watch()

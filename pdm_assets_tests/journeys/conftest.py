@@ -1,7 +1,6 @@
-"""One platform, on an engine of its own, for the journeys of `make test-slow`: taking a history in is a third of their time."""
+"""One platform for the journeys of `make test-slow`: taking a history in is a third of their time."""
 
 import pytest
-from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets_tests.journeys.daemon import platform
 from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, fleet, take_in
@@ -9,9 +8,7 @@ from pdm_assets_tests.journeys.history import END, HISTORY_END, SETTINGS, fleet,
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("journey")
-    yield root
-    Engine(root, Sizing(2, 2048, 1)).stop()
+    return tmp_path_factory.mktemp("journey")
 
 
 @pytest.fixture(scope="package")

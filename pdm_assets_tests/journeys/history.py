@@ -19,7 +19,6 @@ SETTINGS = {
     "PDM_CALIBRATION_DAYS": "4",
     "PDM_TEST_DAYS": "3",
     "PDM_MODEL_TYPE": "decision_tree",
-    "PDM_SPARK_MEMORY_MB": "2048",
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 
+import psutil
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
@@ -10,7 +11,7 @@ from deltalake import DeltaTable
 from pdm_assets.simulator.replay import Replayer
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.journeys.history import HISTORY_END, content, days_with_rows
-from pdm_assets_tests.resources.test_engine import listening
+from pdm_assets_tests.ports import listening
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow]
 
@@ -67,3 +68,7 @@ def test_web_server_daemon_and_code_server_listen_on_this_machine_only(it):
     addresses = listening(os.getpid())
     assert ("127.0.0.1", int(it.url.rsplit(":", 1)[1])) in addresses
     assert {ip for ip, _ in addresses} <= {"127.0.0.1", "::1"}
+
+
+def test_no_jvm_stands_by_after_the_training(it):
+    assert [p.name() for p in psutil.Process().children(recursive=True) if p.name() == "java"] == []

@@ -4,7 +4,6 @@ import boto3
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets.resources.landed_columns import table_of
 from pdm_assets.resources.object_store import deltalake_options
@@ -43,7 +42,6 @@ def test_the_same_tables_come_of_it(tmp_path, monkeypatch):
             take_in(it, files)
             Replayer(whole, ours / "landing", HISTORY_END).land_day(HISTORY_END)
             it.wait_for("the new day", lambda: it.all_done(2))
-        Engine(ours, Sizing(2, 2048, 1)).stop()
         try:
             with platform(theirs, **SETTINGS, PDM_LANDING=f"s3://{BUCKET}/landing", PDM_LAKE=f"s3a://{BUCKET}/lake") as it:
                 put(files)
@@ -60,5 +58,4 @@ def test_the_same_tables_come_of_it(tmp_path, monkeypatch):
                 == rows(str(ours / "lake"), "scores/component_risk")["probability"].to_pylist()
             )
         finally:
-            Engine(theirs, Sizing(2, 2048, 1)).stop()
             client.close()

@@ -12,7 +12,6 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from pdm_assets.resources.engine import Engine, Sizing
 
 from pdm_assets.demo import CHECKOUT
 from pdm_assets.resources.run_history import forget_runs
@@ -47,7 +46,6 @@ class Services:
         self.environ = {**outside, **{name: self.here(value) for name, value in example.items()}, **SETTINGS}
         self.environ["PDM_DAGSTER_DB"] = database
         self.running: dict[str, subprocess.Popen] = {}
-        self.engine = Engine(self.data, Sizing(cores=1, memory_mb=1024, idle_minutes=1))
         self.web, self.view = Platform(self.data, web), Platform(self.data, view)
 
     def here(self, text: str) -> str:
@@ -59,8 +57,7 @@ class Services:
     def start(self, service: str) -> None:
         unit = (UNITS / f"{service}.service").read_text()
         environ = dict(line.split("=", 1) for line in re.findall(r"^Environment=(.*)$", unit, re.MULTILINE))
-        cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # Delta's jars were fetched there
-        environ = {**self.environ, **environ, "XDG_CACHE_HOME": cache}
+        environ = {**self.environ, **environ}
         for before in re.findall(r"^ExecStartPre=(.*)$", unit, re.MULTILINE):
             subprocess.run(self.here(before).split(), env=environ, cwd=self.root, check=True, stdout=subprocess.DEVNULL)
         (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
@@ -71,10 +68,7 @@ class Services:
 
     def tree(self, service: str) -> list[psutil.Process]:
         main = psutil.Process(self.running[service].pid)
-        left = [main, *main.children(recursive=True)]
-        if service == "pdm-code" and (info := self.engine.info()) is not None:
-            left += [psutil.Process(info.supervisor_pid), psutil.Process(info.jvm_pid)]
-        return left
+        return [main, *main.children(recursive=True)]
 
     def crash(self, service: str) -> None:
         """SIGKILL, after which systemd ends what the service left, and starts it again."""
@@ -94,7 +88,6 @@ class Services:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             self.running[service].wait()
-        self.engine.stop()
 
     def log(self) -> str:
         return "".join((self.root / f"{service}.log").read_text() for service in self.running)

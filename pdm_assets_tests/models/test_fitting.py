@@ -104,9 +104,7 @@ def test_numpy_says_of_every_type_what_spark_says_of_it(pipelines, rows, tmp_pat
     pq.write_table(asked.append_column("n", pa.array(range(asked.num_rows))), tmp_path / "rows.parquet")
     environ = {name: value for name, value in os.environ.items() if name not in fitting.OF_A_SPARK_SESSION}
     command = [sys.executable, "-c", OF_SPARK, str(tmp_path), str(tmp_path / "rows.parquet"), *map(str, pipelines.values())]
-    done = subprocess.run(
-        command, env={**environ, "JAVA_HOME": str(java_home())}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env={**environ, "JAVA_HOME": str(java_home())}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     for kind, folder in pipelines.items():
         by_spark = pq.read_table(tmp_path / kind).sort_by("n")
