@@ -32,7 +32,9 @@ def main() -> None:
         began = time.perf_counter()
         pipeline.scores(columns, learnt)
         scores.append(time.perf_counter() - began)
-    print(f"{card.model_type}: loaded in {min(loads):.3f} s, {count:,} observations x {len(learnt)} scored in {min(scores):.2f} s")
+    print(
+        f"{card.model_type}: loaded in {min(loads):.3f} s, {count:,} observations x {len(learnt)} scored in {min(scores):.2f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -113,7 +113,12 @@ def start_connect(it: Cluster, cores: int, memory_mb: int, master: str, store: s
 def _start(it: Cluster, name: str, command: list[str], environ: Mapping[str, str]) -> None:
     home = Path(pyspark.__file__).parent
     # Python on the executors is this one: what scores needs NumPy and PyArrow
-    spark = {"PYSPARK_PYTHON": sys.executable, "JAVA_HOME": str(java_home()), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
+    spark = {
+        "PYSPARK_PYTHON": sys.executable,
+        "JAVA_HOME": str(java_home()),
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
     with private_file(it.folder / f"{name}.log", "ab") as log:
         it.processes[name] = subprocess.Popen(
             [str(home / "bin" / command[0]), *command[1:]],

@@ -1,8 +1,8 @@
 """Delta tables by delta-rs (`deltalake`): what the DuckDB engine reads, writes and looks after, without a JVM.
 
-The log says which files make a version; DuckDB reads those that a query's bounds leave. A commit is put only if no other has its
-number, on a local disk as on an object store, so several processes may write one table: of two that replace the same days one is
-refused. Constraints, NOT NULL and the range of a replacement are checked for every row before anything is committed.
+The log says which files make a version; DuckDB reads those that a query's bounds leave. A commit is put only if no other has
+its number, on a local disk as on an object store, so several processes may write one table: of two that replace the same days
+one is refused. Constraints, NOT NULL and the range of a replacement are checked for every row before anything is committed.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaProtocolError, TableNotFoundError
 from deltalake.writer import ColumnProperties
 from pyspark.sql import types as T
 
@@ -84,7 +84,7 @@ class DeltaRs:
             return Scan(f"SELECT {nothing} WHERE false", fields)
         if "://" in location:
             name = f"delta_{abs(hash((location, version, tuple(files))))}"
-            rows = table.to_pyarrow_dataset(file_pruning_predicate=_pruning(table, bounds))
+            rows = table.to_pyarrow_dataset(file_pruning_predicate=_pruning(table, schema, bounds))
             return Scan(f"SELECT {columns} FROM {name}", fields, {name: rows})
         by = table.metadata().partition_columns
         hive = ""
@@ -115,16 +115,19 @@ class DeltaRs:
                 f"rows with the columns {rows.schema.names} do not fit {location}: {target.names}",
             )
         metadata = {USER_METADATA: options["usermetadata"]} if "usermetadata" in options else {}
-        reading = _Reading(rows, target)
+        reading, writing, commit = _Reading(rows, target), _writing(target), CommitProperties(custom_metadata=metadata)
         try:
-            write_deltalake(
-                table,
-                reading.reader,
-                mode="append" if mode == "append" else "overwrite",
-                predicate=options.get("replacewhere"),
-                writer_properties=_writing(target),
-                commit_properties=CommitProperties(custom_metadata=metadata),
-            )
+            if mode == "append":
+                write_deltalake(table, reading.reader, mode="append", writer_properties=writing, commit_properties=commit)
+            else:
+                write_deltalake(
+                    table,
+                    reading.reader,
+                    mode="overwrite",
+                    predicate=options["replacewhere"],
+                    writer_properties=writing,
+                    commit_properties=commit,
+                )
         except CommitFailedError as error:
             text_ = f"another commit meanwhile changed what this one replaces in {location}: {error}"
             raise EngineError("DELTA_CONCURRENT_WRITE", text_, SPARK) from error
@@ -243,35 +246,39 @@ def _files(table: DeltaTable, schema: T.StructType, bounds: Sequence[Bound]) -> 
     return [unquote(path) for path, wanted in zip(paths, keep, strict=True) if wanted]
 
 
+def _is_of(bound: Bound, kind: type) -> bool:
+    """Whether Python compares the bound with such values as Spark does: a date is not a time, nor a text a date."""
+    values = bound.value if bound.operator == "in" else [bound.value]
+    return all(type(value) is kind for value in values)
+
+
 def _holds(bound: Bound, value: Any) -> bool:
-    try:
-        return COMPARE[bound.operator](value, bound.value)
-    except TypeError:
-        return True  # of another type: DuckDB will decide
+    """Whether a value meets the bound; where that is not for this place to say, it may."""
+    return not _is_of(bound, type(value)) or COMPARE[bound.operator](value, bound.value)
 
 
 def _may_hold(bound: Bound, least: Any, most: Any) -> bool:
     """Whether a value between least and most may meet the bound; statistics that are not there say nothing."""
-    if least is None or most is None:
-        return True
-    try:
-        if bound.operator in ("<", "<="):
-            return COMPARE[bound.operator](least, bound.value)
-        if bound.operator in (">", ">="):
-            return COMPARE[bound.operator](most, bound.value)
-        wanted = bound.value if bound.operator == "in" else [bound.value]
-        return any(least <= value <= most for value in wanted)
-    except TypeError:
-        return True
+    if not _is_of(bound, type(least)) or type(least) is not type(most) or isinstance(most, str):
+        return True  # of texts Delta keeps the first characters only
+    if isinstance(most, dt.datetime):
+        most += dt.timedelta(milliseconds=1)  # Spark cuts statistics of times off to milliseconds
+    if bound.operator in ("<", "<="):
+        return COMPARE[bound.operator](least, bound.value)
+    if bound.operator in (">", ">="):
+        return COMPARE[bound.operator](most, bound.value)
+    wanted = bound.value if bound.operator == "in" else [bound.value]
+    return any(least <= value <= most for value in wanted)
 
 
-def _pruning(table: DeltaTable, bounds: Sequence[Bound]) -> list[tuple[str, str, Any]] | None:
-    by = set(table.metadata().partition_columns)
+def _pruning(table: DeltaTable, schema: T.StructType, bounds: Sequence[Bound]) -> list[tuple[str, str, Any]] | None:
+    """The bounds of partitions that are dates, as delta-rs takes them."""
+    days = {name.lower(): name for name in table.metadata().partition_columns if schema[name].dataType == T.DateType()}
     shown = {"==": "="}
     found = [
-        (b.column, shown.get(b.operator, b.operator), b.value.isoformat() if hasattr(b.value, "isoformat") else str(b.value))
-        for b in bounds
-        if b.column in by and b.operator != "in"
+        (days[bound.column.lower()], shown.get(bound.operator, bound.operator), bound.value.isoformat())
+        for bound in bounds
+        if bound.column.lower() in days and bound.operator != "in" and _is_of(bound, dt.date)
     ]
     return found or None
 

@@ -1,6 +1,6 @@
 """Where a pipeline is fitted: MLlib is all that needs Spark on one machine, and it has a process of its own there.
 
-Rows go in as Arrow, a folder that PipelineModel.save wrote comes out. The process owns its JVM, whose memory returns at its end.
+Rows go in as Arrow, a folder that PipelineModel.save wrote comes out. The process owns its JVM; its memory returns at its end.
 """
 
 import contextlib

@@ -307,7 +307,7 @@ class Lake(dg.ConfigurableResource):
 
     @property
     def _writer(self) -> dict[str, str]:
-        """Which engine writes a table on S3, as a property: one puts its commits on condition, the other with a lock in its JVM.
+        """Which engine writes a table on S3, as a property: one puts commits on condition, the other with a lock in its JVM.
 
         Neither sees to the other's. On a disk the lake's lock keeps them apart; other stores refuse a second commit themselves.
         """
@@ -319,8 +319,8 @@ class Lake(dg.ConfigurableResource):
         writes = self.properties(table).get(WRITER_PROPERTY, "spark")  # earlier releases wrote with Spark alone
         if writes != self.spark.engine:
             raise LakeError(
-                f"{table.key} is written by the engine {writes}, and PDM_ENGINE={self.spark.engine}: on S3 the commits of one can "
-                f"overwrite the other's. Set PDM_ENGINE={writes}, or with no run under way run `pdm-assets lake take-over`"
+                f"{table.key} is written by the engine {writes}, and PDM_ENGINE={self.spark.engine}: on S3 the commits of one "
+                f"can overwrite the other's. Set PDM_ENGINE={writes}, or with no run under way run `pdm-assets lake take-over`"
             )
 
     def take_over(self, table: Table) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import dagster as dg
 import psutil
@@ -133,7 +133,7 @@ def _open_duckdb(spill: Path, memory_mb: int, tables: DeltaRs, held: contextlib.
     ours = spill / str(os.getpid())
     private_folder(ours)
     held.callback(shutil.rmtree, ours, ignore_errors=True)
-    return connect(Limits(memory_mb, ours), tables)
+    return cast(SparkSession, connect(Limits(memory_mb, ours), tables))  # the Connect client's has the same DataFrame API
 
 
 def _clear_left_behind(spill: Path) -> None:

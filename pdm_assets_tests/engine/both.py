@@ -51,7 +51,7 @@ def exact(value: Any) -> Any:
 
 
 def assert_same(duck: Result, real: Result) -> None:
-    """Equal rows, columns and errors; what may be null in Spark may be here too, and nothing that is null is declared not to be."""
+    """Equal rows, columns and errors; a column is nullable here wherever it is in Spark, and where it holds nulls."""
     assert duck.error == real.error
     assert duck.columns == real.columns
     assert duck.rows == real.rows

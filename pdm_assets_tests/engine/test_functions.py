@@ -197,6 +197,8 @@ CASES: Mapping[str, object] = {
     "filter": arrays(lambda: F.filter("numbers", lambda item: item > 1)),
     "filter of structs": arrays(lambda: F.filter("pairs", lambda pair: pair["at"].between(EARLY, EARLY))),
     "a rule BETWEEN": on("double")(lambda: F.expr("x BETWEEN 0.0 AND 1000.0")),
+    "a rule BETWEEN of whole numbers": on("long")(lambda: F.expr("x BETWEEN 0 AND 7")),
+    "a rule <>": on("long")(lambda: F.expr("x <> 7 AND x != 1")),
     "a rule IN": on("string")(lambda: F.expr("x IN ('a', 'B')")),
     "a rule of several": on("long")(lambda: F.expr("x >= 1 AND NOT (x = 7 OR x IS NULL)")),
 }
@@ -279,9 +281,13 @@ ERRORS = {
     "double to int": of_rows([(2147483648.0,)], "x double", lambda f: f.select(x().cast("int").alias("a"))),
     "NaN to long": of_rows([(NAN,)], "x double", lambda f: f.select(x().cast("bigint").alias("a"))),
     "double to long": of_rows([(1e19,)], "x double", lambda f: f.select(x().cast("bigint").alias("a"))),
-    "element 0": of_rows([([1],)], "x array<long>", lambda f: f.select(F.element_at("x", 0).alias("a"))),
+    "element 0": of_rows(
+        [([1],)], T.StructType().add("x", T.ArrayType(T.LongType())), lambda f: f.select(F.element_at("x", 0).alias("a"))
+    ),
     "an unknown column": of_rows([(1,)], "x long", lambda f: f.select("nothing")),
-    "an unknown field": of_rows([((1,),)], "x struct<a: long>", lambda f: f.select("x.b")),
+    "an unknown field": of_rows(
+        [((1,),)], T.StructType().add("x", T.StructType().add("a", T.LongType())), lambda f: f.select("x.b")
+    ),
 }
 # Spark says more of where it was; the kind of error is the same.
 FAMILIES = {

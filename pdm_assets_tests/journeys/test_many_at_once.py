@@ -113,6 +113,7 @@ def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
 WRITER = """
 import datetime as dt, sys, time
 from pathlib import Path
+from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets_tests import builders
 root, number, rounds, begin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])

@@ -28,21 +28,18 @@ def cast(value: Typed, to: T.DataType) -> Typed:
 
 
 def _cast_sql(sql: str, kind: T.DataType, to: T.DataType) -> str:
-    target = sql_type(to)
-    plain = f"CAST({sql} AS {target})"
-    if isinstance(kind, T.StructType) and isinstance(to, T.StructType) and len(kind.fields) == len(to.fields):
-        return plain if _plain_inside(kind, to) else _refused(kind, to)
-    if isinstance(kind, T.ArrayType) and isinstance(to, T.ArrayType):
-        return plain if _is_plain(kind.elementType, to.elementType) else _refused(kind, to)
+    plain = f"CAST({sql} AS {sql_type(to)})"
     if isinstance(to, T.StringType):
         return _to_text(sql, kind, to)
-    if _is_plain(kind, to):
-        return plain
+    return plain if _is_plain(kind, to) else _converted(sql, kind, to)
+
+
+def _converted(sql: str, kind: T.DataType, to: T.DataType) -> str:
     if isinstance(kind, FRACTIONAL) and isinstance(to, INTEGRAL):
-        cut = f"CAST(trunc({sql}) AS {target})"
-        if isinstance(to, T.LongType):
-            return f"(CASE WHEN {sql} = {LONG_LIMIT} THEN 9223372036854775807 ELSE {cut} END)"
-        return cut
+        cut = f"CAST(trunc({sql}) AS {sql_type(to)})"
+        return (
+            f"(CASE WHEN {sql} = {LONG_LIMIT} THEN 9223372036854775807 ELSE {cut} END)" if isinstance(to, T.LongType) else cut
+        )
     if isinstance(kind, T.DateType) and isinstance(to, T.TimestampType):
         return f"make_timestamptz(epoch_us({sql}))"
     if isinstance(kind, T.TimestampType) and isinstance(to, T.DateType):
@@ -58,8 +55,10 @@ def _is_plain(kind: T.DataType, to: T.DataType) -> bool:
         return isinstance(to, NUMERIC)
     if isinstance(kind, INTEGRAL):
         return isinstance(to, (*NUMERIC, T.BooleanType))
+    if isinstance(kind, T.ArrayType) and isinstance(to, T.ArrayType):
+        return _is_plain(kind.elementType, to.elementType)
     if isinstance(kind, T.StructType) and isinstance(to, T.StructType):
-        return _plain_inside(kind, to)
+        return len(kind.fields) == len(to.fields) and _plain_inside(kind, to)
     return isinstance(kind, T.FloatType) and isinstance(to, T.DoubleType)
 
 
@@ -83,12 +82,17 @@ def _refused(kind: T.DataType, to: T.DataType) -> str:
 
 
 def java_double_to_text(value: float) -> str:
-    """Java's Double.toString (as from JDK 19: the shortest digits): 1.0, 1.0E7, 1.0E-4, NaN, -Infinity."""
+    """Java's Double.toString as from JDK 19: 1.0, 1.0E7, 1.0E-4, NaN, -Infinity.
+
+    The shortest digits that read back as the value, but where one is enough the two that are closest: 4.9E-324. Older ones
+    write a digit more than that of a few values (JDK-4511638).
+    """
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    sign, digits, exponent = Decimal(repr(value)).as_tuple()
+    shortest, closest = repr(value), f"{value:.1e}"
+    sign, digits, exponent = Decimal(closest if float(closest) == value else shortest).as_tuple()
     assert isinstance(exponent, int)
     minus = "-" if sign else ""
     if value == 0:

@@ -34,7 +34,7 @@ def connect(limits: Limits, tables: Tables | None = None) -> SparkSession:
         limits: memory, threads and the folder to spill to.
         tables: who keeps the tables that plans name.
     """
-    session = SparkSession.builder.channelBuilder(InProcess(Session(limits, tables))).create()
+    session = SparkSession.builder.channelBuilder(InProcess(Session(limits, tables))).create()  # type: ignore[arg-type]  # it says Default, means any
     session.client.disable_reattachable_execute()  # no network: a stream does not break
     return session
 
@@ -73,35 +73,33 @@ class Service:
 
     def Config(self, request: pb.ConfigRequest) -> pb.ConfigResponse:  # noqa: N802
         """Read and set settings of the session; those that would change results may not be other than they are."""
-        answer = pb.ConfigResponse(session_id=request.session_id, server_side_session_id=SERVER_SESSION)
-        operation = request.operation
-        conf, kind = self.session.conf, operation.WhichOneof("op_type")
+        operation, conf = request.operation, self.session.conf
+        kind = operation.WhichOneof("op_type")
+        found: dict[str, str | None] = {}
         if kind == "set":
             for pair in operation.set.pairs:
-                if pair.key in DEFAULTS and pair.value != DEFAULTS[pair.key]:
+                if pair.value != DEFAULTS.get(pair.key, pair.value):
                     raise not_supported(f"{pair.key}={pair.value}", f"it is {DEFAULTS[pair.key]} here")
-                conf[pair.key] = pair.value
+            conf.update({pair.key: pair.value for pair in operation.set.pairs})
         elif kind == "unset":
             for key in operation.unset.keys:
-                conf.pop(key, None)
-                conf.update({key: DEFAULTS[key]} if key in DEFAULTS else {})
+                if key not in DEFAULTS:
+                    conf.pop(key, None)
         elif kind == "get":
-            for key in operation.get.keys:
-                if key not in conf:
-                    raise EngineError("SQL_CONF_NOT_FOUND", f"no setting {key}", "java.util.NoSuchElementException")
-                answer.pairs.add(key=key, value=conf[key])
+            if unknown := [key for key in operation.get.keys if key not in conf]:
+                raise EngineError("SQL_CONF_NOT_FOUND", f"no setting {unknown[0]}", "java.util.NoSuchElementException")
+            found = {key: conf[key] for key in operation.get.keys}
         elif kind == "get_with_default":
-            for pair in operation.get_with_default.pairs:
-                answer.pairs.add(key=pair.key, value=conf.get(pair.key, pair.value if pair.HasField("value") else None))
+            pairs = operation.get_with_default.pairs
+            found = {pair.key: conf.get(pair.key, pair.value if pair.HasField("value") else None) for pair in pairs}
         elif kind == "get_option":
-            for key in operation.get_option.keys:
-                answer.pairs.add(key=key, value=conf.get(key))
+            found = {key: conf.get(key) for key in operation.get_option.keys}
         elif kind == "is_modifiable":
-            for key in operation.is_modifiable.keys:
-                answer.pairs.add(key=key, value=str(key not in DEFAULTS).lower())
+            found = {key: str(key not in DEFAULTS).lower() for key in operation.is_modifiable.keys}
         else:
             raise not_supported(f"the settings' operation {kind}")
-        return answer
+        shown = [pb.KeyValue(key=key, value=value) for key, value in found.items()]
+        return pb.ConfigResponse(session_id=request.session_id, server_side_session_id=SERVER_SESSION, pairs=shown)
 
     def AnalyzePlan(self, request: pb.AnalyzePlanRequest) -> pb.AnalyzePlanResponse:  # noqa: N802
         """The schema of a plan, and the little else that the client asks about."""

@@ -59,19 +59,17 @@ def translated(error: Exception) -> EngineError:
         condition = marked[1]
         return EngineError(condition, marked[2].splitlines()[0], CLASS_OF.get(condition, RUNTIME))
     first = text.splitlines()[0] if text else type(error).__name__
-    if isinstance(error, duckdb.ConversionException):
-        if "can't be cast because the value is out of range" in text or "out of range" in text:
-            # a sum is kept in 128 bits and cast at the end: that is an overflow of the sum
-            condition = "ARITHMETIC_OVERFLOW" if "INT128" in text else "CAST_OVERFLOW"
-            return EngineError(condition, first, ARITHMETIC)
-        return EngineError("CAST_INVALID_INPUT", first, NUMBER_FORMAT)
-    if isinstance(error, duckdb.OutOfRangeException):
-        return EngineError("ARITHMETIC_OVERFLOW", first, ARITHMETIC)
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return EngineError("OUT_OF_MEMORY", f"DuckDB needs more memory than it may take, or the disk is full: {first}", SPARK)
-    if isinstance(error, duckdb.InterruptException):
-        return EngineError("OPERATION_CANCELED", "the query was interrupted", SPARK)
-    return EngineError("INTERNAL_ERROR", f"{type(error).__name__}: {text}", SPARK)
+    if isinstance(error, duckdb.ConversionException) and "out of range" in text:
+        # a sum is kept in 128 bits and cast at the end: that is an overflow of the sum
+        return EngineError("ARITHMETIC_OVERFLOW" if "INT128" in text else "CAST_OVERFLOW", first, ARITHMETIC)
+    named: list[tuple[type[Exception], str, str, str]] = [
+        (duckdb.ConversionException, "CAST_INVALID_INPUT", first, NUMBER_FORMAT),
+        (duckdb.OutOfRangeException, "ARITHMETIC_OVERFLOW", first, ARITHMETIC),
+        (duckdb.OutOfMemoryException, "OUT_OF_MEMORY", f"DuckDB may not take more memory, or the disk is full: {first}", SPARK),
+        (duckdb.InterruptException, "OPERATION_CANCELED", "the query was interrupted", SPARK),
+        (Exception, "INTERNAL_ERROR", f"{type(error).__name__}: {text}", SPARK),
+    ]
+    return next(EngineError(name, says, java) for kind, name, says, java in named if isinstance(error, kind))
 
 
 class RpcError(grpc.RpcError, grpc.Call):

@@ -54,7 +54,7 @@ class Expressions:
         Raises:
             EngineError: if it can't be resolved or this engine does not support it.
         """
-        kind = expression.WhichOneof("expr_type")
+        kind = str(expression.WhichOneof("expr_type"))
         build = getattr(self, f"_{kind}", None)
         if build is None:
             raise not_supported(f"the expression {kind} ({self.where})")
@@ -128,7 +128,7 @@ class Expressions:
         raise not_supported(f"an item of {child.type.simpleString()} by [] ({self.where})")
 
     def _literal(self, literal: pb.Expression.Literal) -> Typed:
-        kind = literal.WhichOneof("literal_type")
+        kind = str(literal.WhichOneof("literal_type"))
         value = getattr(literal, kind)
         if kind == "null":
             null_type = proto_schema_to_pyspark_data_type(value)
@@ -147,9 +147,10 @@ class Expressions:
 
     def _cast(self, node: pb.Expression.Cast) -> Typed:
         if node.WhichOneof("cast_to_type") == "type_str":
-            target = CAST_NAMES.get(node.type_str.strip().lower())
-            if target is None:
+            named = CAST_NAMES.get(node.type_str.strip().lower())
+            if named is None:
                 raise not_supported(f"a cast to {node.type_str} ({self.where})")
+            target: T.DataType = named
         else:
             target = proto_schema_to_pyspark_data_type(node.type)
         if node.eval_mode == pb.Expression.Cast.EVAL_MODE_TRY:

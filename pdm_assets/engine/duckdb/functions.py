@@ -80,7 +80,7 @@ def _divide(values: Sequence[Typed]) -> Typed:
         expect(value, NUMERIC, "`/`")
     left, right = (cast(value, DOUBLE) for value in values)
     right = Typed(right.sql, right.type, right.nullable, literal=values[1].literal)
-    return Typed(_guarded("DIVIDE_BY_ZERO", left, right, f"({left.sql} / {right.sql})"), DOUBLE, any_null(values))
+    return Typed(_guarded("DIVIDE_BY_ZERO", left, right, f"({left.sql} / {right.sql})"), DOUBLE, True)
 
 
 def _try_divide(values: Sequence[Typed]) -> Typed:
@@ -99,7 +99,7 @@ def _remainder(name: str, values: Sequence[Typed]) -> Typed:
     result = f"({left.sql} % {right.sql})"
     if name == "pmod":  # never below 0 for a positive divisor; the first remainder is smaller than the divisor: no overflow
         result = f"(CASE WHEN {result} < 0 THEN ({result} + {right.sql}) % {right.sql} ELSE {result} END)"
-    return Typed(_guarded("REMAINDER_BY_ZERO", left, right, result), left.type, any_null(values))
+    return Typed(_guarded("REMAINDER_BY_ZERO", left, right, result), left.type, True)
 
 
 def _comparison(operator: str, values: Sequence[Typed]) -> Typed:
@@ -217,9 +217,10 @@ def _element_at(values: Sequence[Typed]) -> Typed:
     array, place = values
     kind = _element(array.type, "element_at")
     expect(place, (T.ByteType, T.ShortType, T.IntegerType), "the place of element_at")
-    raised = "error('[INVALID_ARRAY_INDEX_IN_ELEMENT_AT] The index is out of bounds or 0: places count from 1.')"
-    outside = f"abs({place.sql}) > len({array.sql}) OR {place.sql} = 0"
-    return Typed(f"(CASE WHEN {outside} THEN {raised} ELSE list_extract({array.sql}, {place.sql}) END)", kind, True)
+    outside = "error('[INVALID_ARRAY_INDEX_IN_ELEMENT_AT] The index is out of bounds: the array has fewer items.')"
+    zero = "error('[INVALID_INDEX_OF_ZERO] The index 0 is invalid: the first item has index 1, the last one -1.')"
+    sql = f"WHEN {place.sql} = 0 THEN {zero} WHEN abs({place.sql}) > len({array.sql}) THEN {outside}"
+    return Typed(f"(CASE {sql} ELSE list_extract({array.sql}, {place.sql}) END)", kind, True)
 
 
 def _size(values: Sequence[Typed]) -> Typed:
@@ -363,14 +364,10 @@ SCALARS: Mapping[str, Builder] = {
     "and": partial(_logical, "AND"),
     "or": partial(_logical, "OR"),
     "not": _not,
-    "!": _not,
     "in": _in,
     "between": _between,
     "isNull": _is_null,
-    "isnull": _is_null,
     "isNotNull": _is_not_null,
-    "isnotnull": _is_not_null,
-    "isNaN": _isnan,
     "isnan": _isnan,
     "when": _when,
     "coalesce": _coalesce,
@@ -380,7 +377,6 @@ SCALARS: Mapping[str, Builder] = {
     "sqrt": partial(_double, "sqrt"),
     "exp": partial(_double, "exp"),
     "ln": _logarithm,
-    "log": _logarithm,
     "nanvl": _nanvl,
     "pmod": partial(_remainder, "pmod"),
     "try_divide": _try_divide,
@@ -423,7 +419,7 @@ def _count_if(values: Sequence[Typed]) -> Typed:
 def _min_or_max(name: str, values: Sequence[Typed]) -> Typed:
     (value,) = values
     if isinstance(value.type, T.StructType):
-        # a null struct is passed over, as its key is null then
+        # A null struct is passed over, as its key is null then. (DuckDB keeps structs here as sort keys: -0.0 becomes 0.0.)
         key = f"CASE WHEN {value.sql} IS NOT NULL THEN {order_key(value.sql, value.type)} END"
         return Typed(f"arg_{name}({value.sql}, {key}){OVER}", value.type, True)
     expect(value, (*NUMERIC, T.BooleanType, T.DateType, T.TimestampType, T.StringType), name)

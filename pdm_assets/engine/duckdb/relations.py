@@ -30,6 +30,7 @@ from pdm_assets.engine.duckdb.types import (
 )
 
 GENERATORS = ("explode", "inline")
+Generator = tuple[pb.Expression.UnresolvedFunction, str | None]  # its call, and the alias of what it makes
 JOINS = {
     pb.Join.JOIN_TYPE_INNER: "INNER",
     pb.Join.JOIN_TYPE_LEFT_OUTER: "LEFT",
@@ -162,10 +163,10 @@ class Relations:
         return Relation(f"SELECT {', '.join(columns)} FROM {inner.source}", tuple(fields), inner.registered)
 
     def _generated(
-        self, child: Relation, expressions: Expressions, generator: pb.Expression
+        self, child: Relation, expressions: Expressions, generator: Generator
     ) -> tuple[Relation, list[tuple[str, Field]]]:
         """The rows once for each item of an array, and the columns that the item makes."""
-        function, alias = _generator_of(generator)
+        function, alias = generator
         array = expressions.typed(function.arguments[0])
         if not isinstance(array.type, T.ArrayType):
             raise not_supported(f"{function.function_name} of {array.type.simpleString()}")
@@ -282,7 +283,7 @@ class Relations:
         columns, fields, keys = [], [], []
         for grouping in node.grouping_expressions:
             typed = expressions.typed(grouping)
-            key = f"({typed.sql} + 0.0::DOUBLE)" if isinstance(typed.type, FRACTIONAL) else typed.sql  # -0.0 is 0.0
+            key = _key(typed.sql, typed.type)
             keys.append(key)
             columns.append(f"{key} AS {quoted(_name_of(typed, 'groupBy'))}")
             fields.append(Field(_name_of(typed, "groupBy"), typed.type, typed.nullable))
@@ -297,7 +298,8 @@ class Relations:
         child = self.relation(node.input)
         if not node.all_columns_as_keys:
             raise not_supported("dropDuplicates of some columns", "which row stays is left to chance: use a window or groupBy")
-        return Relation(f"SELECT DISTINCT * FROM {child.source}", child.fields, child.registered)
+        columns = ", ".join(f"{_key(quoted(f.name), f.type)} AS {quoted(f.name)}" for f in child.fields)
+        return Relation(f"SELECT DISTINCT {columns} FROM {child.source}", child.fields, child.registered)
 
     def _drop_na(self, node: pb.NADrop) -> Relation:
         child = self.relation(node.input)
@@ -416,21 +418,24 @@ def _schema(said: str) -> T.StructType:
     try:
         found = T.StructType.fromJson(json.loads(said))
     except ValueError:
-        found = ddl(said)
+        parsed = ddl(said)
+        found = parsed if isinstance(parsed, T.StructType) else T.StructType().add("value", parsed)
     return found
 
 
 DDL_FIELD = re.compile(r"\s*(`[^`]+`|\w+)\s*:?\s+(\w+)(\s+NOT\s+NULL)?\s*(?:,|$)", re.IGNORECASE)
 
 
-def ddl(said: str) -> T.StructType:
-    """A schema as `name type, name type`, of plain types.
+def ddl(said: str) -> T.DataType:
+    """A schema as `name type, name type`, of plain types; or the name of one type.
 
     Raises:
         EngineError: if it is not.
     """
     from pdm_assets.engine.duckdb.expressions import CAST_NAMES
 
+    if said.strip().lower() in CAST_NAMES:
+        return CAST_NAMES[said.strip().lower()]
     fields, at = [], 0
     while at < len(said):
         match = DDL_FIELD.match(said, at)
@@ -457,14 +462,21 @@ def _unescaped(path: str) -> str:
     return re.sub(r"\\(.)", r"\1", path)
 
 
-def _generator_in(expressions: Sequence[pb.Expression]) -> pb.Expression | None:
-    found = [expression for expression in expressions if _generator_of(expression) is not None]
+def _key(sql: str, kind: T.DataType) -> str:
+    """A value as the key of a group: -0.0 is 0.0, as in Spark."""
+    if isinstance(kind, (T.ArrayType, T.StructType)) and ("double" in kind.simpleString() or "float" in kind.simpleString()):
+        raise not_supported(f"groups of {kind.simpleString()}", "group by the values inside")
+    return f"({sql} + 0.0::{sql_type(kind)})" if isinstance(kind, FRACTIONAL) else sql
+
+
+def _generator_in(expressions: Sequence[pb.Expression]) -> Generator | None:
+    found = [generator for expression in expressions if (generator := _generator_of(expression)) is not None]
     if len(found) > 1:
         raise not_supported("two generators in one select")
     return found[0] if found else None
 
 
-def _generator_of(expression: pb.Expression) -> tuple[pb.Expression.UnresolvedFunction, str | None] | None:
+def _generator_of(expression: pb.Expression) -> Generator | None:
     alias = None
     if expression.HasField("alias"):
         if len(expression.alias.name) != 1:

@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyspark.sql.connect.proto as pb
+from duckdb.func import PythonUDFType
 
 from pdm_assets.engine.duckdb.casts import JAVA_DOUBLE, java_double_to_text
 from pdm_assets.engine.duckdb.errors import PYTHON, EngineError, not_supported
@@ -41,6 +42,7 @@ DEFAULTS = {
     "spark.sql.pyspark.legacy.inferMapTypeFromFirstPair.enabled": "false",
     "spark.sql.execution.pandas.structHandlingMode": "legacy",
     "spark.sql.execution.arrow.pyspark.selfDestruct.enabled": "false",
+    "spark.sql.execution.pythonUDF.arrow.enabled": "false",  # asked for before a Python function is refused
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # else the client walks its stack for each expression: 60 ms a plan
     "spark.connect.session.planCompression.threshold": "-1",
     "spark.connect.session.planCompression.defaultAlgorithm": "NONE",
@@ -134,7 +136,7 @@ class Session:
         def made() -> Iterator[pa.RecordBatch]:
             try:
                 for batch in function(self._rows(mapped.relation)):
-                    yield _as_declared(batch.select(schema.names), schema)
+                    yield _checked(batch.select(schema.names), schema)
             except EngineError:
                 raise
             except Exception as error:
@@ -153,7 +155,7 @@ class Session:
         self._database.create_function(JAVA_DOUBLE, java_double_to_text, ["DOUBLE"], "VARCHAR")
 
     def _make_hash(self) -> None:
-        self._database.create_function(HASH, _xxhash64, ["BIGINT", "BIGINT", "INTEGER"], "BIGINT", type="arrow")
+        self._database.create_function(HASH, _xxhash64, ["BIGINT", "BIGINT", "INTEGER"], "BIGINT", type=PythonUDFType.ARROW)
 
 
 def _as_declared(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -162,6 +164,14 @@ def _as_declared(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         column if column.type == f.type else _converted(column, f.type) for column, f in zip(batch.columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _checked(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """What a Python function made, in the types that it declared: as in Spark, nothing is converted."""
+    for made, declared in zip(batch.schema, schema, strict=True):
+        if made.type != declared.type and not isinstance(declared.type, pa.DurationType):
+            raise TypeError(f"the column {made.name} is {made.type}, and {declared.type} is declared")
+    return _as_declared(batch, schema)
 
 
 def _converted(column: pa.Array, kind: pa.DataType) -> pa.Array:

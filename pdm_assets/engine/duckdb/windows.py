@@ -78,7 +78,7 @@ def _bound(bound: Frame.FrameBoundary, side: str, where: str) -> str:
     if kind == "unbounded":
         return f"UNBOUNDED {side}"
     literal = bound.value.literal
-    distance = getattr(literal, literal.WhichOneof("literal_type"))
+    distance = getattr(literal, str(literal.WhichOneof("literal_type")))
     if not isinstance(distance, int):
         raise not_supported(f"a frame that ends at {distance!r} ({where})")
     return f"{abs(distance)} {'PRECEDING' if distance < 0 else 'FOLLOWING'}"
