@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from pyspark.sql import functions as F
 
 from pdm_assets import cli
+from pdm_assets.engine.spark import connect
 from pdm_assets.models import served
 from pdm_assets.models.calibration import Platt
 from pdm_assets.models.fitting import FitSpec
@@ -35,6 +36,7 @@ from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.models.fleet import fleet_columns, observations_of
 from pdm_assets_tests.plant import Plant
 from pdm_assets_tests.ports import free_ports
+from pdm_assets_tests.spark_server import connect_server
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 PARAMETERS = {
@@ -365,7 +367,7 @@ def server(a_tree, tmp_path):
 
 @pytest.mark.slow
 def test_a_scoring_server_answers_row_by_row_and_the_exported_query_makes_the_scored_table_of_it(
-    server, a_tree, observations, spark
+    server, a_tree, observations, tmp_path
 ):
     folder, card, exported = a_tree
     some = observations.filter(F.col("machine_id") == 0)
@@ -401,9 +403,14 @@ def test_a_scoring_server_answers_row_by_row_and_the_exported_query_makes_the_sc
         answer = requests.post(f"{server}/invocations", json={"dataframe_records": [request.asDict()]}, timeout=60)
         return answer.json()["predictions"][0]
 
-    spark.udf.register("ai_query", ai_query, kind)
-    some.limit(40).withColumn("date", F.lit(day("2026-11-20"))).createOrReplaceTempView("few_observations")
-    found = spark.sql(query.replace("main.pdm.features_observations", "few_observations")).collect()
+    few = some.limit(40).withColumn("date", F.lit(day("2026-11-20"))).toArrow()
+    with connect_server(tmp_path / "sql") as elsewhere:
+        session = connect(elsewhere.settings["PDM_SPARK_REMOTE"])
+        answered = session.sql(f"SELECT CAST(NULL AS {kind}) AS answer").schema["answer"].dataType
+        session.udf.register("ai_query", ai_query, answered)
+        session.createDataFrame(few).createOrReplaceTempView("few_observations")
+        found = session.sql(query.replace("main.pdm.features_observations", "few_observations")).collect()
+        session.stop()
     assert list(found[0].asDict()) == [f.name for f in COMPONENT_RISK.columns[:7]]  # up to the version
     by_key = {(r["machine_id"], r["observed_at"], r["component"]): tuple(r[3:]) for r in found}
     assert 0 < len(by_key) == len(found)

@@ -254,7 +254,7 @@ def test_a_server_that_is_down_holds_up_no_decision_and_is_caught_up_later(plant
 def test_a_training_goes_on_without_the_server_and_a_later_run_catches_up(plant, tree, uri, client, monkeypatch, request):
     name = request.node.name
 
-    def train(context, config, lake, store, reports, on):
+    def train(context, config, lake, store, reports, fitter, on):
         register(plant, tree, f"of-{on}", on, YES)
         return training.TrainedFor(f"of-{on}", YES, on)
 
