@@ -6,6 +6,8 @@ One plant for all, for making its tables takes longer than filling them: each te
 import pytest
 
 from pdm_assets.assets.raw import BALANCE, TAKEN
+from pdm_assets.engine.delta import DeltaRs
+from pdm_assets.engine.duckdb.session import Session
 from pdm_assets.schemas.tables import TABLES
 from pdm_assets_tests.builders import day, utc
 from pdm_assets_tests.plant import Plant, check, failure, metadata
@@ -63,6 +65,30 @@ def test_a_day_alone_gives_the_rows_that_the_range_gave(plant, january):
     assert all(as_a_range.values())
     assert plant.run("2015-01-02").success
     assert content() == as_a_range
+
+
+def test_a_day_is_one_query_and_one_commit_for_each_table_that_it_changes(plant, january, monkeypatch):
+    """What a day costs beside its rows. A step that asks once more, or commits twice, shows here and not in a timing."""
+    queries, commits = [], []
+    ask, write = Session._rows, DeltaRs.write
+
+    def counted(tables, location, *given, **named):
+        commits.append(location.split("lake/")[1])
+        return write(tables, location, *given, **named)
+
+    monkeypatch.setattr(Session, "_rows", lambda *given: queries.append(given[1].sql) or ask(*given))
+    monkeypatch.setattr(DeltaRs, "write", counted)
+    assert plant.run("2015-01-02").success
+    written = [
+        "raw/machines",
+        "raw/telemetry",
+        "raw/errors",
+        "raw/maintenance",
+        "features/observations",
+        "labels/component_failures",
+    ]
+    assert sorted(commits) == sorted(written)  # nothing has ever failed or been refused on that day: these stay as they are
+    assert len(queries) == 0
 
 
 def test_a_day_that_nobody_has_heard_of_has_no_labels(plant):

@@ -303,7 +303,7 @@ STEPS = {
     "when": lambda f: f.withColumn("v", F.when(F.col("n") > 2, F.col("v")).otherwise(F.lit(0.5))),
     "latest": lambda f: (
         f.groupBy("k", "g")
-        .agg(F.max(F.struct("t", "n", "v", "d")).alias("s"))
+        .agg(F.max(F.struct("t", "n", (F.col("v") + 0.0).alias("v"), "d")).alias("s"))
         .select("k", "g", F.col("s.v").alias("v"), F.col("s.n").alias("n"), F.col("s.t").alias("t"), F.col("s.d").alias("d"))
     ),
     "distinct": lambda f: f.distinct(),

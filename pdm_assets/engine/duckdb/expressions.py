@@ -30,7 +30,7 @@ CAST_NAMES = {
     "date": T.DateType(),
     "timestamp": T.TimestampType(),
 }
-COMPARED = frozenset({"==", "!=", "<", "<=", ">", ">=", "<=>", "in", "between"})
+COMPARED = frozenset({"==", "!=", "<", "<=", ">", ">=", "<=>", "in"})
 INFIX = frozenset({"+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or"})
 
 

@@ -134,11 +134,6 @@ def _in(values: Sequence[Typed]) -> Typed:
     return Typed(f"({value.sql} IN ({', '.join(v.sql for v in rest)}))", BOOLEAN, any_null(values))
 
 
-def _between(values: Sequence[Typed]) -> Typed:
-    value, low, high = values
-    return _logical("AND", [_comparison(">=", [value, low]), _comparison("<=", [value, high])])
-
-
 def _when(values: Sequence[Typed]) -> Typed:
     pairs, last = (values, None) if len(values) % 2 == 0 else (values[:-1], values[-1])
     conditions = [cast(expect(value, T.BooleanType, "a condition of `when`"), BOOLEAN) for value in pairs[::2]]
@@ -365,7 +360,6 @@ SCALARS: Mapping[str, Builder] = {
     "or": partial(_logical, "OR"),
     "not": _not,
     "in": _in,
-    "between": _between,
     "isNull": _is_null,
     "isNotNull": _is_not_null,
     "isnan": _isnan,
