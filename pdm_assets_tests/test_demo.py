@@ -20,7 +20,6 @@ from pdm_assets.settings import Settings
 HOLD = """
 import sys, pathlib
 from pdm_assets.demo import claim
-from pdm_assets.settings import Settings
 claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 input()

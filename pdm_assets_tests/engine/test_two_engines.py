@@ -16,7 +16,7 @@ from pdm_assets_tests.builders import day
 from pdm_assets_tests.spark_server import connect_server, engine_at
 
 FIRST = day("2015-01-01")
-BEFORE_A_CHECKPOINT = 13  # Delta writes one at every tenth version
+COMMITS = {"duckdb": 120, "spark": 13}  # beyond a checkpoint: delta-rs writes one at every hundredth, Spark at every tenth
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,13 @@ def held(lake, *days):
     return [(row["machine_id"], row["observed_at"], row["volt"], row["date"]) for row in rows]
 
 
+def checkpoints(lake):
+    return {path.name for path in (Path(lake.root) / TELEMETRY.key / "_delta_log").glob("*.checkpoint.parquet")}
+
+
 def test_one_continues_what_the_other_wrote(lakes):
     ours, theirs = lakes
-    for number in range(BEFORE_A_CHECKPOINT):
+    for number in range(COMMITS[ours.spark.engine]):
         write(ours, FIRST + dt.timedelta(days=number % 2), 100.0 + number)
     days = [FIRST + dt.timedelta(days=n) for n in range(3)]
     written = held(ours, *days)
@@ -56,13 +60,14 @@ def test_one_continues_what_the_other_wrote(lakes):
     assert held(theirs, *days) == written
     assert theirs.properties(TELEMETRY) == ours.properties(TELEMETRY)
     assert theirs.rows_by_day(TELEMETRY, days[0], days[2]) == {days[0]: 6, days[1]: 6}
-    version = ours.version(TELEMETRY)
-    for number in range(BEFORE_A_CHECKPOINT):
+    assert checkpoints(ours)
+    version, before = ours.version(TELEMETRY), checkpoints(ours)
+    for number in range(COMMITS[theirs.spark.engine]):
         write(theirs, days[2], 200.0 + number)
-    last = 200.0 + BEFORE_A_CHECKPOINT - 1
+    last = 200.0 + COMMITS[theirs.spark.engine] - 1
+    assert checkpoints(ours) > before
     assert held(ours, *days[:2]) == written
     assert {row[2] for row in held(ours, days[2])} == {last + 1, last + 2}
-    assert list((Path(ours.root) / TELEMETRY.key / "_delta_log").glob("*.checkpoint.parquet"))
     # a replacement, an older version, and what is restored
     write(ours, days[0], 300.0)
     assert {row[2] for row in held(theirs, days[0])} == {301.0, 302.0}

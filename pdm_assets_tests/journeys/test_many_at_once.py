@@ -2,11 +2,10 @@
 
 import datetime as dt
 import json
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -15,8 +14,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
+from pdm_assets.resources.lake import Lake
+from pdm_assets.resources.spark import SparkEngine
 from pdm_assets.schemas.raw import TELEMETRY
 from pdm_assets.simulator.replay import Replayer
+from pdm_assets_tests import builders
 from pdm_assets_tests.chaos.supervised import PARTS
 from pdm_assets_tests.chaos.trials import check_logs
 from pdm_assets_tests.journeys.daemon import HERE, UNDER_WAY, Platform
@@ -110,34 +112,24 @@ def test_after_a_run_that_was_cancelled_the_next_one_gets_the_pool(it):
     it.wait_for("the run that waited", lambda: status(waiting) == "SUCCESS", timeout=300)
 
 
-WRITER = """
-import datetime as dt, sys, time
-from pathlib import Path
-from pdm_assets.resources.spark import SparkEngine
-from pdm_assets.schemas.raw import TELEMETRY
-from pdm_assets_tests import builders
-root, number, rounds, begin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-engine = SparkEngine(data=f"{root}/data", memory_mb=256)
-lake, on = Lake(spark=engine, root=f"{root}/lake"), dt.date(2015, 1, 1) + dt.timedelta(days=number)
-for turn in range(rounds):
-    rows = builders.telemetry(engine.spark_session, [(1, f"{on} {hour:02d}:00", 170.0 + turn) for hour in range(3)])
-    time.sleep(max(0.0, begin - time.time()))
-    lake.replace_days(TELEMETRY, rows, on, on + dt.timedelta(days=1), {"writer": number, "turn": turn})
-engine.close()
-"""
+def write_rounds(root: Path, number: int, rounds: int, begin: float) -> None:
+    """A process of its own: one day of telemetry, written anew in each round."""
+    engine = SparkEngine(data=str(root / "data"), memory_mb=256)
+    lake, on = Lake(spark=engine, root=str(root / "lake")), dt.date(2015, 1, 1) + dt.timedelta(days=number)
+    for turn in range(rounds):
+        rows = builders.telemetry(engine.spark_session, [(1, f"{on} {hour:02d}:00", 170.0 + turn) for hour in range(3)])
+        time.sleep(max(0.0, begin - time.time()))
+        lake.replace_days(TELEMETRY, rows, on, on + dt.timedelta(days=1), {"writer": number, "turn": turn})
+    engine.close()
 
 
 def test_eight_processes_that_write_one_table_without_a_pool_lose_no_commit(tmp_path):
     """Not what the platform does: what it rests on. Processes write days of one table at the same time."""
     rounds, writers, begin = 3, 8, time.time() + 12
-    arguments = [str(tmp_path), *("{number}", str(rounds), str(begin))]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WRITER, *(a.format(number=n) for a in arguments)], stderr=subprocess.PIPE)
-        for n in range(writers)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    with ProcessPoolExecutor(writers, mp_context=get_context("spawn")) as processes:
+        written = [processes.submit(write_rounds, tmp_path, number, rounds, begin) for number in range(writers)]
+        for one in written:
+            one.result(timeout=300)
     check_logs(tmp_path)
     folder = tmp_path / "lake" / TELEMETRY.key
     history = DeltaTable(str(folder)).history()

@@ -242,8 +242,7 @@ def test_without_java_it_says_what_to_install(rows, tmp_path, monkeypatch):
 
 
 PARENT = """
-import sys, time
-from pathlib import Path
+import time
 from pdm_assets.models.fitting import FitProcess
 process = FitProcess()
 process._start()
