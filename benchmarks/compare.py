@@ -3,9 +3,8 @@
 The same files in the same run; outputs are compared row by row before any time is shown. Writes benchmarks/peers.md.
 
 Each peer is a process of its own, so that its peak of memory is its own; one that leaves less than 3 GiB of the machine's is
-ended, and the table says so. The platform's is that of its engine (JVM) and of the process that drives it; it also sorts out
-bad rows, checks, and keeps Dagster's record of each day, which the peers do not. It does all of it twice: on an engine that
-came up a minute before, which is what is compared, then once more, for what of that is the warming up of a JVM.
+ended, and the table says so. The platform also sorts out bad rows, checks, and keeps Dagster's record of each day, which the
+peers do not.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
     files = root / "fleet"
     command = [str(Path(sys.executable).parent / "pdm-assets"), "simulate", "--machines", str(machines), "--days", str(days)]
     subprocess.run([*command, "--end", END.isoformat(), "--out", str(files)], check=True)
-    ours, again, trained = run_ours(root, files, first, with_training)
+    ours, trained = run_ours(root, files, first, with_training)
     made_by = f"make compare MACHINES={machines}{'' if with_training else ' ONLY=--load-only'}"
     lines = [
         f"{measured_on(*PACKAGES)}: `{made_by}`",
@@ -87,7 +86,6 @@ def compare(root: Path, machines: int, days: int, first: dt.date, with_training:
         "| load and features | load | features | both | ours / theirs | peak of memory | rows as ours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         load_line("this platform", ours, ours, ""),
-        load_line("this platform, once more on the same engine", again, ours, ""),
     ]
     measured = {"this platform": ours}
     for name, code in PEERS.items():
@@ -168,10 +166,8 @@ def plot(path: Path, title: str, measured: dict[str, dict[str, float]], fits: di
     figure.savefig(path, dpi=110)
 
 
-def run_ours(
-    root: Path, files: Path, first: dt.date, with_training: bool
-) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """The platform's own stages, engine started before, and once more; then the training of all tools on its tables."""
+def run_ours(root: Path, files: Path, first: dt.date, with_training: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """The platform's own stages; then the training of all tools on its tables."""
     last = END - dt.timedelta(days=1)
     os.environ.update(PDM_DATA=str(root / "data"), PDM_FIRST_DAY=first.isoformat(), PDM_LAST_DAY=last.isoformat())
     import dagster as dg
@@ -201,14 +197,11 @@ def run_ours(
         ).success
         return time.perf_counter() - began
 
-    def load() -> dict[str, float]:
-        took = {"load": materialize("raw", "quarantine"), "features": materialize("features")}
-        return {**took, "memory": peak(os.getpid()) / 2**20}
-
-    ours, again = load(), load()
+    ours = {"load": materialize("raw", "quarantine"), "features": materialize("features")}
+    ours["memory"] = peak(os.getpid()) / 2**20
     if not with_training:
         spark.close()
-        return ours, again, {}
+        return ours, {}
     materialize("labels")
     from peers import training  # only now: what it imports is none of the platform's memory
 
@@ -233,7 +226,7 @@ def run_ours(
     for which, words in {"same": "", "all": ", all rows"}.items():
         for kind in training.KINDS:
             trained[f"{kind}{words}"] = training.fit(kind, rows[which], rows["test"], SETTINGS.seed)
-    return ours, again, trained
+    return ours, trained
 
 
 def same_rows(theirs: Path, ours: Path, first: dt.date) -> str:

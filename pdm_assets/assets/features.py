@@ -57,7 +57,7 @@ def _dep(table: str, column: str) -> dg.TableColumnDep:
 )
 def observations(
     context: dg.AssetExecutionContext, machines: DataFrame, telemetry: DataFrame, errors: DataFrame, maintenance: DataFrame
-) -> dg.Output[DataFrame]:
+) -> DataFrame:
     """One row per machine and observation time: what was known of the machine then, and nothing later.
 
     Rolling means and standard deviations of each channel over 12, 24 and 36 h, errors of the last 24 h, days since the
@@ -65,8 +65,8 @@ def observations(
     """
     cadence = SETTINGS.cadence_hours
     seen = within_reach(telemetry, *span(context.partition_keys), cadence)
-    frame = observe_machines(machines, seen, errors, maintenance, cadence_hours=cadence)
-    return dg.Output(frame, metadata={"dagster/column_lineage": observation_lineage()})
+    context.add_asset_metadata({"dagster/column_lineage": observation_lineage()}, partition_key=context.partition_keys[-1])
+    return observe_machines(machines, seen, errors, maintenance, cadence_hours=cadence)
 
 
 @dg.asset(

@@ -69,8 +69,10 @@ def component_risk(
         ]
         for name in ("machine_id", "observed_at", "probability", "is_alert")
     }
+    context.add_asset_metadata(
+        {"dagster/column_lineage": dg.TableColumnLineage(lineage)}, partition_key=context.partition_keys[-1]
+    )
     metadata: dict[str, Any] = {
-        "dagster/column_lineage": dg.TableColumnLineage(lineage),
         "model_versions": ", ".join(sorted({m.version for m in failure_model.values() if m.version})),
         "days_without_model": len(without),
         "horizon_hours": SETTINGS.horizon_hours,

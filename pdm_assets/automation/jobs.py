@@ -11,7 +11,7 @@ from pdm_assets.assets.scoring import risks
 from pdm_assets.assets.training import TrainingConfig
 from pdm_assets.checks.scoring import yesterday_is_scored
 from pdm_assets.partitions import DAILY
-from pdm_assets.resources.delta_io import describe
+from pdm_assets.resources.delta_io import ROW_COUNT, describe, describe_days
 from pdm_assets.resources.faults import faults_are_told
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_store import ModelStore, NoSuchModel, Registered
@@ -87,6 +87,12 @@ def score_days(
             description=f"scores of {start} to {last} by {config.model}",
             metadata={
                 **describe(lake, table, commit),
+                **{
+                    name: said
+                    for day in describe_days(lake, table, commit).values()
+                    for name, said in day.items()
+                    if name != ROW_COUNT
+                },
                 "model_versions": ", ".join(sorted(set(versions.values()))),
             },
         )

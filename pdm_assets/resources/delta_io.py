@@ -18,13 +18,14 @@ from pdm_assets.schemas.tables import TABLES
 PREVIEW_ROWS = 5
 LONGEST_CELL = 80
 REASONS_SHOWN = 10
+ROW_COUNT = "dagster/partition_row_count"
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
     """Writes the days of a run in one commit, and reads its days or those that an input says it reads.
 
-    An asset may return None for "no rows": its days are emptied. The materialization of each day says its rows; table
-    version, columns, path and a preview go with all of them.
+    An asset may return None for "no rows": its days are emptied. The materialization of each day says its rows, table
+    version and path.
     """
 
     lake: dg.ResourceDependency[Lake]
@@ -40,17 +41,16 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         note = {"run_id": context.run_id, "asset": table.key, "days": f"{start}/{end}"}
         commit = self.lake.replace_days(table, obj, start, end, note)
         context.add_output_metadata(describe(self.lake, table, commit))
-        counted: dict[dt.date, dict[str, Any]] = {}
+        of_days = describe_days(self.lake, table, commit)
         if commit.rows and table.counted:
-            counted |= self.lake.count_true(table, start, end)
+            for day, counted in self.lake.count_true(table, start, end).items():
+                of_days[day] |= counted
         if commit.rows and table in QUARANTINE_TABLES:
             days = reasons_by_day(self.lake, table, start, end)
             context.add_output_metadata({"reasons_in_run": _reasons(together(days))})
-            counted |= {day: {"reasons": _reasons(groups)} for day, groups in days.items()}
-        mark_days(
-            context,
-            {day: {"dagster/partition_row_count": rows, **counted.get(day, {})} for day, rows in commit.rows_by_day.items()},
-        )
+            for day, groups in days.items():
+                of_days[day]["reasons"] = _reasons(groups)
+        mark_days(context, of_days)
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
         """The rows of the run's days, or of those that the input says it reads (`partitions.reads`)."""
@@ -80,9 +80,29 @@ def span(keys: Sequence[str]) -> tuple[dt.date, dt.date]:
 
 
 def describe(lake: Lake, table: Table, commit: Commit) -> dict[str, Any]:
-    """What the UI shows of a written range."""
-    last = max((day for day, rows in commit.rows_by_day.items() if rows), default=None)
-    empty = sum(1 for rows in commit.rows_by_day.values() if not rows)
+    """What the UI shows of a written range, with each of its days."""
+    metadata = {
+        "dagster/table_name": table.key,
+        "dagster/uri": lake.location(table),
+        "dagster/storage_kind": "delta",
+        "delta_version": commit.version,
+        "rows_in_run": commit.rows,
+        "days_in_run": len(commit.rows_by_day),
+        "empty_days": sum(1 for rows in commit.rows_by_day.values() if not rows),
+    }
+    return metadata if commit.rows else {**metadata, "note": "no rows for these days: the partition is empty"}
+
+
+def describe_days(lake: Lake, table: Table, commit: Commit) -> dict[dt.date, dict[str, Any]]:
+    """What the UI shows of single days: the rows of each, a preview of the last that has rows, columns with the last.
+
+    The UI takes columns from the newest day. With each day of a year, as one text each, they took longer to store than rows.
+    """
+    days: dict[dt.date, dict[str, Any]] = {day: {ROW_COUNT: n} for day, n in commit.rows_by_day.items()}
+    if filled := [day for day, rows in commit.rows_by_day.items() if rows]:
+        rows = lake.preview(table, max(filled), PREVIEW_ROWS)
+        preview = markdown.table(table.column_names, [[_cell(row[name]) for name in table.column_names] for row in rows])
+        days[max(filled)]["preview"] = dg.MetadataValue.md(preview)
     columns = [
         dg.TableColumn(
             f.name,
@@ -92,23 +112,8 @@ def describe(lake: Lake, table: Table, commit: Commit) -> dict[str, Any]:
         )
         for f in table.struct.fields
     ]
-    metadata: dict[str, Any] = {
-        "dagster/column_schema": dg.TableSchema(columns),
-        "dagster/table_name": table.key,
-        "dagster/uri": lake.location(table),
-        "dagster/storage_kind": "delta",
-        "delta_version": commit.version,
-        "rows_in_run": commit.rows,
-        "days_in_run": len(commit.rows_by_day),
-        "empty_days": empty,
-    }
-    if last is not None:
-        rows = lake.preview(table, last, PREVIEW_ROWS)
-        preview = markdown.table(table.column_names, [[_cell(row[name]) for name in table.column_names] for row in rows])
-        metadata["preview"] = dg.MetadataValue.md(preview)
-    else:
-        metadata["note"] = "no rows for these days: the partition is empty"
-    return metadata
+    days[max(days)]["dagster/column_schema"] = dg.TableSchema(columns)
+    return days
 
 
 def _reasons(groups: Mapping[str, Group]) -> dg.TableMetadataValue:

@@ -60,12 +60,12 @@ class CsvReader(RowReader):
     def _read_typed(self, block: bytes, first_line: int) -> list[pa.Table] | None:
         """The rows by PyArrow, if each line is one row and every value is of its type or missing."""
         # PyArrow takes hexadecimal whole numbers, and lets an open quote swallow the line end.
-        if b"0x" in block or b"0X" in block or _has_open_quote(block):
+        if _has_hexadecimal(block) or _has_open_quote(block):
             return None
         # It ends rows at a lone carriage return too, and skips blank lines: one of each, and the count is right again.
-        if block.count(b"\r") != block.count(b"\r\n"):
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return None
-        lines = block.count(b"\n")
+        lines = _lines(block)
         types = {name: NAIVE if kind == UTC else kind for name, kind in self.types.items()}
         parsed = _parse(block, types)
         if parsed is None and self.time is not None:
@@ -85,6 +85,15 @@ class CsvReader(RowReader):
         starts = np.concatenate([[0], ends[:-1]])
         bad = [self.read_lines(block[starts[n] : ends[n]], first_line + int(n)) for n in np.flatnonzero(~good)]
         return [self.complete(values, numbers).filter(pa.array(good)), *bad]
+
+
+def _lines(block: bytes) -> int:
+    """Line ends; many times faster than bytes.count, which lets no other thread work meanwhile."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+
+
+def _has_hexadecimal(block: bytes) -> bool:
+    return (b"x" in block or b"X" in block) and (b"0x" in block or b"0X" in block)  # one byte is found much faster than two
 
 
 def _has_open_quote(block: bytes) -> bool:
@@ -146,7 +155,7 @@ def _csv_rows(path: Path, table: Table) -> Iterator[pa.Table]:
         parsing: deque[Future[list[pa.Table]]] = deque()
         for block in _blocks(stream, shown(path)):
             parsing.append(pool.submit(reader.read_block, block, line))
-            line += block.count(b"\n")
+            line += _lines(block)
             if len(parsing) > WORKERS:
                 yield from parsing.popleft().result()
         for block_rows in parsing:

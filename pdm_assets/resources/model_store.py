@@ -22,7 +22,7 @@ from pdm_assets.models.card import ModelCard
 from pdm_assets.models.promotion import Verdict
 from pdm_assets.models.served import SavedPipeline, ServedModelError
 from pdm_assets.resources import model_folder
-from pdm_assets.resources.delta_io import days_of, describe, mark_days
+from pdm_assets.resources.delta_io import days_of, describe, describe_days, mark_days
 from pdm_assets.resources.lake import Lake
 from pdm_assets.resources.model_folder import ModelFolderError
 from pdm_assets.schemas.features import (
@@ -117,10 +117,10 @@ class ModelStore(dg.ConfigurableIOManager):
             FAILURE_MODEL, frame, start, end, {"run_id": context.run_id, "asset": FAILURE_MODEL.key}
         )
         context.add_output_metadata(describe(self.lake, FAILURE_MODEL, commit))
-        mark_days(
-            context,
-            {day: {"model_version": m.version or "none", "status": m.status} for day, m in obj.items()},
-        )
+        of_days = describe_days(self.lake, FAILURE_MODEL, commit)
+        for day, model in obj.items():
+            of_days[day] |= {"model_version": model.version or "none", "status": model.status}
+        mark_days(context, of_days)
 
     def load_input(self, context: dg.InputContext) -> dict[dt.date, DayModel]:
         """The model in force of each day that is read."""

@@ -68,11 +68,14 @@ class Buckets:
         rows = rows.append_column(DATE, dates)
         order = np.argsort(buckets, kind="stable")
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
+        good = pc.is_null(rows["problem"]).to_numpy()  # the others have no key: they are quarantined whatever else there is
+        hashes = None if self._keys is None else _hashes(rows.select(self.key))
         for picked in np.split(order, starts)[1:]:
+            bucket = int(buckets[picked[0]])
+            if hashes is not None:
+                self._note_keys(bucket, hashes[picked[good[picked]]])
             # A copy for each bucket: a slice would keep all of the batch in memory until it is written.
-            its = rows.take(pa.array(picked)) if len(picked) < len(rows) else rows
-            self._note_keys(int(buckets[picked[0]]), its)
-            self._hold(int(buckets[picked[0]]), its)
+            self._hold(bucket, rows.take(pa.array(picked)) if len(picked) < len(rows) else rows)
         while sum(self._held_rows.values()) > ROWS_HELD:
             self._write(max(self._held_rows, key=self._held_rows.__getitem__))
 
@@ -102,13 +105,11 @@ class Buckets:
         undated = {home_day} if UNDATED in twice else set()
         return frozenset(undated | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
 
-    def _note_keys(self, bucket: int, rows: pa.Table) -> None:
-        """Rows with a problem have no key: they are quarantined whatever else there is."""
-        good = rows.filter(pc.is_null(rows["problem"]))
-        if self._keys is None or not len(good):
+    def _note_keys(self, bucket: int, hashes: np.ndarray) -> None:
+        if self._keys is None or not len(hashes):
             return
-        self._keys[bucket].append(hash_pandas_object(good.select(self.key).to_pandas(), index=False).to_numpy())
-        self._keys_held += len(good)
+        self._keys[bucket].append(hashes)
+        self._keys_held += len(hashes)
         if self._keys_held > KEYS_HELD:
             self._keys = None
 
@@ -145,6 +146,13 @@ class Buckets:
             use_dictionary=[*texts, "file"],  # readings repeat too little to pay for one
             store_schema=False,
         )
+
+
+def _hashes(keys: pa.Table) -> np.ndarray:
+    """A hash of each row. Times are hashed as numbers, and nulls filled, for a column of floats would give others."""
+    plain = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in keys.columns]
+    filled = [pc.fill_null(column, "" if column.type == pa.string() else 0) for column in plain]
+    return hash_pandas_object(pa.table(filled, names=keys.column_names).to_pandas(), index=False).to_numpy()
 
 
 def write_rows(

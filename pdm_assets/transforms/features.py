@@ -162,8 +162,8 @@ def _with_windows(buckets: DataFrame, bucket_hours: int) -> DataFrame:
     history = _by_time().rangeBetween(Window.unboundedPreceding, Window.currentRow)
     # An anchor is one number a machine: any bucket with readings has it, and without one in its look-back a mean is null.
     known = (
-        *(F.max(name).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
-        *(F.max(name).over(history).alias(f"{name}_known") for name in _ANCHORS),
+        *(F.last(name, ignorenulls=True).over(history).alias(f"{name}_replaced") for name in COMPONENTS),
+        *(F.last(name, ignorenulls=True).over(history).alias(f"{name}_known") for name in _ANCHORS),
     )
     few = max(LOOKBACK_HOURS) // bucket_hours
     if few > FEW_BUCKETS:

@@ -52,7 +52,11 @@ def test_a_range_of_days_goes_from_files_to_features_and_labels(plant, january):
     days = metadata(january, "features/observations")
     assert [m["dagster/partition_row_count"] for _, m in sorted(days.items())] == [4, 4, 4, 0, 4]
     assert days["2015-01-01"]["dagster/table_name"] == "features/observations"
-    assert "observed_at" in days["2015-01-01"]["preview"]
+    # of a range, the UI takes columns and lineage from the newest day; the preview stands with the day that it shows
+    for shown in ("preview", "dagster/column_schema", "dagster/column_lineage"):
+        assert [day for day, m in days.items() if shown in m] == ["2015-01-05"], shown
+    assert "2015-01-05" in days["2015-01-05"]["preview"]
+    assert [day for day, m in metadata(january, "raw/errors").items() if "preview" in m] == ["2015-01-02"]
 
 
 def test_a_day_alone_gives_the_rows_that_the_range_gave(plant, january):

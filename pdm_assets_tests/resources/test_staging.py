@@ -423,6 +423,8 @@ def hourly(*hours: int, machine=1, volt="1"):
         (hourly(1, 2, 1), ["2015-01-01"]),
         (hourly(1, 2) + hourly(1, volt="x"), []),  # it is quarantined, whatever its key
         (hourly(1) + hourly(1, volt="5000"), ["2015-01-01"]),  # so is this one, but not by staging
+        # a null in the batch of one of the two
+        (hourly(1) + hourly(2, machine="x") + hourly(*range(3, 23)) + hourly(1), ["2015-01-01"]),
         # all days of the file's bucket: 28 December to 4 January
         (hourly(-24, 30, 30, 24 * 9), ["2014-12-31", "2015-01-02"]),
     ],
