@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,6 +81,26 @@ def materialize(prefixes: tuple[str, ...], start: dt.date, last: dt.date) -> str
     steps = [(event.step_success_data.duration_ms / 1000, str(event.step_key)) for event in done]
     shown = [(seconds, step.split("__")[-1]) for seconds, step in sorted(steps, reverse=True) if seconds > LEAST_SHOWN]
     return ", ".join(f"{step} {seconds:.1f}" for seconds, step in shown)
+
+
+def train(start: dt.date, last: dt.date) -> str:
+    """Make the models of a range; beside the steps, the memory of the processes that fit: Python and the JVM."""
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.1):
+            with suppress(psutil.NoSuchProcess):
+                most = max(most, sum(child.memory_info().rss for child in psutil.Process().children(recursive=True)))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        steps = materialize(("models",), start, last)
+    finally:
+        done.set()
+        watching.join()
+    return f"{steps}; memory of the processes that fit {most / 2**20:,.0f} MiB"
 
 
 def by_command(groups: tuple[str, ...], start: dt.date, last: dt.date) -> str:
@@ -149,7 +170,7 @@ def _measure(root: Path, machines: int, days: int) -> list[tuple[str, str, str, 
     timed("landing to raw, the range", lambda: materialize(("raw", "quarantine"), first, last))
     timed("raw to features, the range", lambda: materialize(("features",), first, last))
     timed("labels, the range", lambda: materialize(("labels",), first, last))
-    timed("models, the range (training included)", lambda: materialize(("models",), first, last))
+    timed("models, the range (training included)", lambda: train(first, last))
     for group in ("scores", "worklist", "monitoring"):
         some = last - dt.timedelta(days=SCORED_DAYS - 1)
         timed(f"{group}, the last {SCORED_DAYS} days", lambda group=group, some=some: materialize((group,), some, last))

@@ -151,7 +151,7 @@ def _take(context: dg.AssetExecutionContext, lake: Lake, landing: Landing, table
             table,
             known,
             partitions=write_partitions(start, end),
-            keys_may_repeat=look.keys_may_repeat(start, end),
+            repeating=look.repeating_days(start, end),
         )
         yield dg.Output(raw_rows(rows, table), output_name=table.name, metadata={"landed_rows": sum(landed.values())})
         # Stored by now. Only days on which not every landed row became a raw row are looked at a second time.

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
@@ -65,22 +65,21 @@ class LandedTable:
                     counts[max(day, self.first_day)] += rows
         return {day: rows for day, rows in sorted(counts.items()) if start <= day < end and rows}
 
-    def keys_may_repeat(self, start: dt.date, end: dt.date) -> bool:
-        """Whether a key may be in more than one row of [start, end): of one file, or as two files have rows of a day."""
+    def repeating_days(self, start: dt.date, end: dt.date) -> set[dt.date]:
+        """Days of [start, end) on which a key may be in more than one row: of one file, or as two files have rows of it."""
         if self.table == MACHINES:
             lists = self._in_force(start, end)
-            days = [day for _, day in lists]
-            return len(set(days)) < len(days) or any(self.files[rank].repeating != frozenset() for rank, _ in lists)
+            several = Counter(day for _, day in lists)
+            return {day for rank, day in lists if several[day] > 1 or self.files[rank].repeating != frozenset()}
         taken: set[dt.date] = set()
+        found: set[dt.date] = set()
         for file in self.files:
-            ours = {day for day in file.rows_by_day or {} if start <= max(day, self.first_day) < end}
-            if ours and (file.repeating is None or file.repeating & ours):
-                return True
-            partitions = {max(day, self.first_day) for day in ours}
-            if partitions & taken:
-                return True
+            days = set(file.rows_by_day or ())
+            repeating = days if file.repeating is None else file.repeating
+            partitions, of_one = ({max(day, self.first_day) for day in some} for some in (days, repeating))
+            found |= of_one | (partitions & taken)
             taken |= partitions
-        return False
+        return {day for day in found if start <= day < end}
 
     def scan(self, spark: SparkSession, start: dt.date, end: dt.date) -> DataFrame:
         """The landed rows of the days [start, end).

@@ -18,7 +18,7 @@ from pdm_assets.schemas.table import DATE
 BUCKET_DAYS = 8
 ROWS_A_PART = 192 << 10
 ROWS_HELD = 3 << 20  # about 250 MB of telemetry: what the buckets may hold together before the fullest is written
-KEYS_HELD = 40 << 20  # 320 MB of hashes, a year of four thousand machines: of a larger file it is not known what repeats
+KEYS_HELD = 16 << 20  # 128 MB of their hashes; more go to files
 DAY_US = 24 * 3_600 * 1_000_000
 UNDATED = np.iinfo(np.int64).min
 EPOCH = dt.date(1970, 1, 1)
@@ -28,13 +28,13 @@ EPOCH = dt.date(1970, 1, 1)
 class StagedRows:
     """What was written for a file: its parts (name, first day, last day), home day, rows by day.
 
-    `repeating` are days of which some key may be in more than one row of the file; None: not known, so perhaps any.
+    `repeating` are days of which some key may be in more than one row of the file.
     """
 
     parts: list[tuple[str, dt.date, dt.date]]
     home_day: dt.date
     rows_by_day: dict[dt.date, int]
-    repeating: frozenset[dt.date] | None
+    repeating: frozenset[dt.date]
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Buckets:
         self._held_rows: dict[int, int] = defaultdict(int)
         self._undated: list[Path] = []
         self._written = 0
-        self._keys: dict[int, list[np.ndarray]] | None = defaultdict(list)  # hashes of keys by bucket
+        self._keys: dict[int, list[np.ndarray]] = defaultdict(list)  # hashes of the keys of a bucket
         self._keys_held = 0
 
     def add(self, rows: pa.Table) -> None:
@@ -69,11 +69,10 @@ class Buckets:
         order = np.argsort(buckets, kind="stable")
         starts = np.flatnonzero(np.diff(buckets[order], prepend=UNDATED + 1))
         good = pc.is_null(rows["problem"]).to_numpy()  # the others have no key: they are quarantined whatever else there is
-        hashes = None if self._keys is None else _hashes(rows.select(self.key))
+        hashes = _hashes(rows.select(self.key))
         for picked in np.split(order, starts)[1:]:
             bucket = int(buckets[picked[0]])
-            if hashes is not None:
-                self._note_keys(bucket, hashes[picked[good[picked]]])
+            self._note_keys(bucket, hashes[picked[good[picked]]])
             # A copy for each bucket: a slice would keep all of the batch in memory until it is written.
             self._hold(bucket, rows.take(pa.array(picked)) if len(picked) < len(rows) else rows)
         while sum(self._held_rows.values()) > ROWS_HELD:
@@ -97,21 +96,34 @@ class Buckets:
             self._save(rows.set_column(rows.schema.get_field_index(DATE), DATE, dates), path.name)
         return home_day
 
-    def repeating(self, home_day: dt.date) -> frozenset[dt.date] | None:
-        """Days of buckets in which a key, or the hash of another, came twice; None if the file is too large to tell."""
-        if self._keys is None:
-            return None
-        twice = {bucket for bucket, hashes in self._keys.items() if not pd.Index(np.concatenate(hashes)).is_unique}
+    def repeating(self, home_day: dt.date) -> frozenset[dt.date]:
+        """Days of buckets in which a key, or the hash of another, came twice; to be asked once."""
+        twice = set()
+        for bucket, held in self._keys.items():
+            written = self._keys_file(bucket)
+            if written.exists():
+                held.append(np.fromfile(written, np.uint64))
+                written.unlink()
+            if not pd.Index(np.concatenate(held)).is_unique:
+                twice.add(bucket)
         undated = {home_day} if UNDATED in twice else set()
         return frozenset(undated | {day for day in self.rows_by_day if (day - EPOCH).days // BUCKET_DAYS in twice})
 
     def _note_keys(self, bucket: int, hashes: np.ndarray) -> None:
-        if self._keys is None or not len(hashes):
+        if not len(hashes):
             return
         self._keys[bucket].append(hashes)
         self._keys_held += len(hashes)
         if self._keys_held > KEYS_HELD:
-            self._keys = None
+            for full, held in self._keys.items():
+                with self._keys_file(full).open("ab") as file:
+                    for each in held:
+                        each.tofile(file)
+                held.clear()
+            self._keys_held = 0
+
+    def _keys_file(self, bucket: int) -> Path:
+        return self.folder / f"{bucket}.keys"
 
     def _days(self, rows: pa.Table) -> np.ndarray:
         if self.time is None:

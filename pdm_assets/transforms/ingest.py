@@ -1,5 +1,10 @@
 """The verdict on every landed row: raw, quarantined, duplicate or superseded."""
 
+import datetime as dt
+from collections.abc import Collection
+from functools import reduce
+from operator import or_
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -17,7 +22,7 @@ def sort_landed_rows(
     known_machines: DataFrame | None = None,
     *,
     partitions: int | None = None,
-    keys_may_repeat: bool = True,
+    repeating: Collection[dt.date] | None = None,
 ) -> DataFrame:
     """Every landed row with its `verdict` and, if quarantined, the `reason` and `text`.
 
@@ -38,16 +43,25 @@ def sort_landed_rows(
         known_machines: (date, machine_id) of the fleet in force, unique; without it any machine is taken.
         partitions: number of shuffle partitions, by day; a writer that clusters by `date` into the same number finds
             its rows in place. None leaves the number to the engine.
-        keys_may_repeat: False if it is known that no two rows without a problem have the same key on a day: then only the
-            first of the rules above can apply, and rows need not be brought together by key.
+        repeating: the days on which two rows without a problem may have the same key; None: perhaps any. On other days only
+            the first of the rules above can apply, and rows need not be brought together by key.
     """
     unacceptable = _first_reason(table, known_machines is not None)
     if known_machines is not None:
         known = known_machines.select(DATE, "machine_id", F.lit(True).alias("is_known"))
         landed = landed.join(F.broadcast(known), on=[DATE, "machine_id"], how="left")
     judged = landed.withColumn("reason", unacceptable)
-    if not keys_may_repeat:
-        return _told(judged, table, F.when(F.col("reason").isNotNull(), QUARANTINED).otherwise(RAW))
+    if repeating is None:
+        return _decided(judged, table, partitions)
+    alone = judged if not repeating else judged.where(~F.col(DATE).isin(sorted(repeating)))
+    told = _told(alone, table, F.when(F.col("reason").isNotNull(), QUARANTINED).otherwise(RAW))
+    if not repeating:
+        return told
+    return told.unionByName(_decided(judged.where(F.col(DATE).isin(sorted(repeating))), table, partitions))
+
+
+def _decided(judged: DataFrame, table: Table, partitions: int | None) -> DataFrame:
+    """The same by all of the rules: rows of a key are brought together."""
     by_day = judged.repartition(DATE) if partitions is None else judged.repartition(partitions, DATE)
     # Both windows are met by one split (by day) and one sort (key, file, line).
     key = [DATE, *(name for name in table.unique if name != DATE)]
@@ -56,11 +70,13 @@ def sort_landed_rows(
 
     values = [name.name for name in table.columns if name.name not in table.unique]
     if values:
-        value = F.struct(*values)
-        acceptable = F.when(F.col("reason").isNull(), value)
-        conflicts = F.min(acceptable).over(in_file) != F.max(acceptable).over(in_file)
+        # Not the least and the greatest value: DuckDB takes thirty times as long for these, struct by struct, in a window.
+        acceptable = F.when(F.col("reason").isNull(), F.struct(*values))
+        by_day = by_day.withColumn("first", F.first(acceptable, ignorenulls=True).over(in_file))
+        differs = reduce(or_, (F.col(name) != F.col(f"first.{name}") for name in values))
+        conflicts = F.max(F.when(F.col("reason").isNull(), differs)).over(in_file)
         conflict = F.when(F.col("reason").isNull() & conflicts, F.lit(CONFLICT))
-        by_day = by_day.withColumn("reason", F.coalesce("reason", conflict))
+        by_day = by_day.withColumn("reason", F.coalesce("reason", conflict)).drop("first")
     contender = F.when(F.col("reason").isNull(), F.struct("landed_rank", "line", *values))
     decided = by_day.withColumn("winner", F.last(contender, ignorenulls=True).over(of_key))
     same_row = (F.col("landed_rank") == F.col("winner.landed_rank")) & (F.col("line") == F.col("winner.line"))

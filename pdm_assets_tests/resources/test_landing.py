@@ -495,34 +495,36 @@ def test_the_replay_writes_no_file_through_a_link(tmp_path, outside):
     assert not any(path.is_symlink() for path in [*replayer.land_machines(), *replayer.land_day(day("2015-01-01"))])
 
 
-def may_repeat(zone, table, start, end):
-    return zone.look(table).keys_may_repeat(day(start), day(end))
+def repeating(zone, table, start, end):
+    return sorted(map(str, zone.look(table).repeating_days(day(start), day(end))))
 
 
 def test_a_key_may_repeat_within_a_file_or_where_two_files_have_rows_of_a_day(zone):
     put(zone, "telemetry/a.csv", telemetry("2015-01-01 06:00", "2015-01-10 06:00"))
     put(zone, "telemetry/b.csv", telemetry("2015-01-11 06:00", "2015-01-21 06:00", "2015-01-21 06:00"))
-    assert not may_repeat(zone, "raw/telemetry", "2015-01-01", "2015-01-20")
-    assert may_repeat(zone, "raw/telemetry", "2015-01-01", "2015-01-22")
+    assert repeating(zone, "raw/telemetry", "2015-01-01", "2015-01-20") == []
+    # of a file the days of its bucket, 17 to 24 January
+    assert repeating(zone, "raw/telemetry", "2015-01-01", "2015-01-22") == ["2015-01-21"]
     put(zone, "telemetry/c.csv", telemetry("2015-01-10 07:00", machine=2))
-    assert may_repeat(zone, "raw/telemetry", "2015-01-10", "2015-01-11")
-    assert not may_repeat(zone, "raw/telemetry", "2015-01-11", "2015-01-12")
+    assert repeating(zone, "raw/telemetry", "2015-01-01", "2015-01-22") == ["2015-01-10", "2015-01-21"]
+    assert repeating(zone, "raw/telemetry", "2015-01-10", "2015-01-11") == ["2015-01-10"]
+    assert repeating(zone, "raw/telemetry", "2015-01-11", "2015-01-12") == []
 
 
 def test_days_before_the_first_are_one_partition(zone):
     put(zone, "maintenance/a.csv", f"{MAINTENANCE}\n2014-06-01,1,comp1\n2014-06-02,1,comp1")
-    assert not may_repeat(zone, "raw/maintenance", "2015-01-01", "2015-01-02")
+    assert repeating(zone, "raw/maintenance", "2015-01-01", "2015-01-02") == []
     put(zone, "maintenance/b.csv", f"{MAINTENANCE}\n2014-07-01,1,comp1")
-    assert may_repeat(zone, "raw/maintenance", "2015-01-01", "2015-01-02")
-    assert not may_repeat(zone, "raw/maintenance", "2015-01-02", "2015-01-03")
+    assert repeating(zone, "raw/maintenance", "2015-01-01", "2015-01-02") == ["2015-01-01"]
+    assert repeating(zone, "raw/maintenance", "2015-01-02", "2015-01-03") == []
 
 
 def test_machines_may_repeat_in_a_list_and_where_two_lists_hold(zone):
     put(zone, "machines/machines.csv", f"{FLEET}\n1,model3,18\n2,model3,18")
     put(zone, "machines/machines-2015-01-03.csv", f"{FLEET}\n1,model3,18")
-    assert not may_repeat(zone, "raw/machines", "2015-01-01", "2015-02-01")
+    assert repeating(zone, "raw/machines", "2015-01-01", "2015-02-01") == []
     put(zone, "machines/more-machines-2015-01-03.csv", f"{FLEET}\n2,model3,18")
-    assert not may_repeat(zone, "raw/machines", "2015-01-01", "2015-01-03")
-    assert may_repeat(zone, "raw/machines", "2015-01-03", "2015-01-04")
+    assert repeating(zone, "raw/machines", "2015-01-01", "2015-01-03") == []
+    assert repeating(zone, "raw/machines", "2015-01-03", "2015-01-04") == ["2015-01-03"]
     put(zone, "machines/machines-2015-01-05.csv", f"{FLEET}\n1,model3,18\n1,model4,18")
-    assert may_repeat(zone, "raw/machines", "2015-01-05", "2015-01-06")
+    assert repeating(zone, "raw/machines", "2015-01-03", "2015-01-07") == [f"2015-01-0{n}" for n in (3, 4, 5, 6)]

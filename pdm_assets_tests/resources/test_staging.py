@@ -429,12 +429,15 @@ def hourly(*hours: int, machine=1, volt="1"):
         (hourly(-24, 30, 30, 24 * 9), ["2014-12-31", "2015-01-02"]),
     ],
 )
-def test_staging_says_on_which_days_a_key_may_repeat(tmp_path, monkeypatch, rows, repeating):
+@pytest.mark.parametrize("keys_held", [staged_buckets.KEYS_HELD, 3])
+def test_staging_says_on_which_days_a_key_may_repeat(tmp_path, monkeypatch, rows, repeating, keys_held):
+    monkeypatch.setattr(staged_buckets, "KEYS_HELD", keys_held)
     monkeypatch.setattr(staged_buckets, "ROWS_A_PART", 3)  # rows of a key are in other parts than each other
     monkeypatch.setattr(landed_rows, "BLOCK_BYTES", 128)
     staged = stage(tmp_path, "t.csv", HEADER + rows)
     assert sorted(staged.repeating) == [day(each) for each in repeating]
     assert StagedFile.read(tmp_path / "staging" / staged.fingerprint) == staged
+    assert not [*tmp_path.rglob("*.keys")]
 
 
 def test_codes_and_machines_repeat_too(tmp_path):
@@ -444,12 +447,6 @@ def test_codes_and_machines_repeat_too(tmp_path):
     rows = "machineID,model,age\n1,model3,18\n2,model3,18\n"
     assert stage(tmp_path / "one", "machines.csv", rows, MACHINES).repeating == frozenset()
     assert stage(tmp_path / "two", "machines.csv", rows + "2,model4,18\n", MACHINES).repeating == {day("2016-05-05")}
-
-
-def test_of_a_file_with_too_many_keys_it_is_not_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(staged_buckets, "KEYS_HELD", 3)
-    assert stage(tmp_path, "t.csv", HEADER + hourly(1, 2, 3)).repeating == frozenset()
-    assert stage(tmp_path / "more", "t.csv", HEADER + hourly(1, 2, 3, 4)).repeating is None
 
 
 def test_a_manifest_of_an_earlier_release_does_not_tell(tmp_path):

@@ -218,8 +218,25 @@ def test_where_no_key_repeats_the_short_way_has_the_same_verdicts(spark, reading
     frame = landed(spark, TELEMETRY, rows)
     known = spark.createDataFrame([(day("2015-01-01"), m) for m in (0, 1, 2)], "date date, machine_id bigint")
     columns = ("landed_rank", "line", "verdict", "reason", "text", *TELEMETRY.column_names)
-    short, long = (sort_landed_rows(frame, TELEMETRY, known, keys_may_repeat=may).select(*columns) for may in (False, True))
-    assert sorted(map(tuple, short.collect()), key=repr) == sorted(map(tuple, long.collect()), key=repr)
+    short, some, long = (
+        sorted(map(tuple, sort_landed_rows(frame, TELEMETRY, known, repeating=days).select(*columns).collect()), key=repr)
+        for days in ([], [day("2015-01-01")], None)
+    )
+    assert short == some == long
+
+
+def test_only_on_days_that_are_named_are_rows_of_a_key_brought_together(spark):
+    rows = [
+        reading(rank, line, 170.5, at=NOON + dt.timedelta(days=days)) for days, rank, line in ((0, 0, 2), (0, 1, 2), (1, 1, 3))
+    ]
+    frame = landed(spark, TELEMETRY, rows)
+
+    def verdicts(*repeating):
+        told = sort_landed_rows(frame, TELEMETRY, repeating=[day(each) for each in repeating])
+        return sorted(tuple(row) for row in told.select("landed_rank", "line", "verdict").collect())
+
+    assert verdicts("2015-01-01") == [(0, 2, "duplicate"), (1, 2, "raw"), (1, 3, "raw")]
+    assert verdicts("2015-01-02") == [(0, 2, "raw"), (1, 2, "raw"), (1, 3, "raw")]  # it takes the caller's word
 
 
 def test_raw_rows_are_the_table_and_quarantined_rows_say_where_and_why(spark):
