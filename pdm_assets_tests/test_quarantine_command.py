@@ -240,6 +240,19 @@ def test_corrected_rows_land_once_reach_raw_and_settle_what_they_correct(plant, 
     assert releases(plant.landing / "telemetry") == {}
 
 
+def test_an_hour_that_this_machines_clock_has_twice_is_two_hours(quarantine, corrected, monkeypatch):
+    path = corrected("telemetry", {("bad.csv", 6): GOOD["bad.csv", 6], ("bad.csv", 8): {"volt": "171"}})  # 07:00 and 06:00
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XXX0YYY-1,J1/0,J60/8")  # set back on 1 March: 06:00 and 07:00 UTC are both 07:00 there
+        time.tzset()
+        try:
+            said = quarantine("release", "telemetry", path).output
+        finally:
+            elsewhere.undo()
+            time.tzset()
+    assert "2 rows released, of which raw has 1 already" in said
+
+
 def test_rows_are_released_though_the_staging_was_deleted(plant, quarantine, corrected):
     path = corrected("telemetry", {("bad.csv", 3): {"datetime": f"{DAY} 01:00:00"}})
     shutil.rmtree(plant.landing.parent / "staging")

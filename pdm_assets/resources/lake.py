@@ -484,7 +484,8 @@ class Lake(dg.ConfigurableResource):
         """When each day of [start, end) that has rows was last written."""
         if self.catalog:
             newest = F.max("_metadata.file_modification_time")
-            return dict(self.read(table, start, end).groupBy(DATE).agg(newest).collect())
+            found = self.read(table, start, end).groupBy(DATE).agg(newest).toArrow()  # whose times have their zone
+            return dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
         if not self.exists(table):
             return {}
         files = self.delta(table).get_add_actions(flatten=True)

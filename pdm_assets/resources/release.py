@@ -178,12 +178,14 @@ def _judge(zone: LandingZone, lake: Lake, table: Table, copy: Path, name: str, n
         judged = sort_landed_rows(landed, table, fleet)
         mine, key = F.col("landed_rank") == F.lit(len(look.files) - 1), [DATE, *table.unique]
         wanted = judged.select(*key, "file", "line", "verdict", "reason", mine.alias("is_mine"), "landed_rank")
-        my_rows = wanted.where(F.col("is_mine")).collect()
+        # by Arrow, whose times are UTC: collect() gives those of this machine's zone, where an hour comes twice in autumn
+        my_rows = wanted.where(F.col("is_mine")).toArrow().to_pylist()
         if len(my_rows) != staged.rows:
             raise ReleaseError(f"{len(my_rows)} of {staged.rows} rows would count: their list is in force on no day")
         others = wanted.where(~F.col("is_mine") & F.col("reason").isNull())
         same_keys = others.join(wanted.where(F.col("is_mine")).select(*key).distinct(), on=key, how="left_semi")
-        in_raw = {tuple(row[n] for n in key): row for row in same_keys.orderBy("landed_rank", "line").collect()}
+        same = same_keys.orderBy("landed_rank", "line").toArrow().to_pylist()
+        in_raw = {tuple(row[n] for n in key): row for row in same}
     problems = {row["line"]: row["reason"] for row in my_rows if row["reason"]}
     duplicates = 0
     for row in my_rows:

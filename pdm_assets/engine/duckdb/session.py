@@ -1,6 +1,5 @@
 """The DuckDB connection behind the endpoint: executes translated plans, and what of its settings a user may choose."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +69,6 @@ class Session:
     def __init__(self, limits: Limits, tables: Tables | None = None) -> None:
         self.tables = tables
         self.conf = dict(DEFAULTS)
-        os.environ.setdefault("TZ", "UTC")
         self._database = duckdb.connect(
             config={
                 "threads": limits.threads,
