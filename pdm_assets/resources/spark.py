@@ -124,8 +124,6 @@ _tables = DeltaRs(deltalake_options)
 
 
 def _open_duckdb(spill: Path, memory_mb: int, tables: DeltaRs, held: contextlib.ExitStack) -> SparkSession:
-    # Functions of pyspark.sql ask it at each call whether they make columns for a JVM or for a Connect client.
-    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     from pdm_assets.engine.duckdb.channel import connect
     from pdm_assets.engine.duckdb.session import Limits
 

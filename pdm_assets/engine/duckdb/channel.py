@@ -5,6 +5,7 @@ protocol (spark/connect/base.proto).
 """
 
 import io
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,6 +35,8 @@ def connect(limits: Limits, tables: Tables | None = None) -> SparkSession:
         limits: memory, threads and the folder to spill to.
         tables: who keeps the tables that plans name.
     """
+    # Functions of pyspark.sql ask it at each call whether they make columns for a JVM or for a Connect client.
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     session = SparkSession.builder.channelBuilder(InProcess(Session(limits, tables))).create()  # type: ignore[arg-type]  # it says Default, means any
     session.client.disable_reattachable_execute()  # no network: a stream does not break
     return session
