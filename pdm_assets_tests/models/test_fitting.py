@@ -253,15 +253,14 @@ time.sleep(600)
 
 @pytest.mark.slow
 def test_it_ends_with_a_parent_that_is_killed():
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
-    deadline = time.monotonic() + 60
-    while not (jvm := child.children(recursive=True)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        deadline = time.monotonic() + 60
+        while not (jvm := child.children(recursive=True)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(parent.pid, signal.SIGKILL)
     assert jvm
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
     _, alive = psutil.wait_procs([child, *jvm], timeout=30)
     assert not alive
 
