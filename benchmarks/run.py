@@ -111,7 +111,7 @@ def by_command(groups: tuple[str, ...], start: dt.date, last: dt.date) -> str:
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
-        with suppress(psutil.NoSuchProcess, OSError):
+        with suppress(psutil.NoSuchProcess, OSError, ValueError):  # of a process that has just ended there is no figure
             most = max(most, peak(process.pid))
         time.sleep(0.1)
     assert process.returncode == 0
