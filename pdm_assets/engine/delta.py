@@ -243,7 +243,8 @@ def _files(table: DeltaTable, schema: T.StructType, bounds: Sequence[Bound]) -> 
             least, most = (actions.column(f"{end}.{found}").to_pylist() for end in ("min", "max"))
             keep = [k and _may_hold(bound, a, b) for k, a, b in zip(keep, least, most, strict=True)]
     paths = actions.column("path").to_pylist()
-    return [unquote(path) for path, wanted in zip(paths, keep, strict=True) if wanted]
+    # In an order of their own: the log's is that in which a commit's files were ready, and a sum of doubles is of an order.
+    return sorted(unquote(path) for path, wanted in zip(paths, keep, strict=True) if wanted)
 
 
 def _is_of(bound: Bound, kind: type) -> bool:

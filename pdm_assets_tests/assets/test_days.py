@@ -157,7 +157,7 @@ def test_materialized_again_an_empty_day_commits_nothing_and_a_file_taken_back_t
     assert plant.lake.version(TABLES["raw/errors"]) == version
 
 
-def test_a_run_by_hand_that_leaves_later_days_behind_is_warned_of(plant):
+def test_a_run_by_hand_that_leaves_later_days_behind_is_warned_of(plant, january):
     plant.land_telemetry("2015-06-01", "2015-06-02", "2015-06-03", "2015-06-04", machines=(1,))
     tables = f"{TELEMETRY} observations"
 

@@ -1,7 +1,8 @@
 """Each relation and window on both engines, plans drawn at random, and what the DuckDB engine refuses."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 import pandas as pd
 import pyarrow as pa
@@ -180,6 +181,17 @@ def cases() -> dict[str, Make]:
         found[f"{how} join by two"] = lambda s, how=how: rows(s).join(
             rows(s).where("n > 1").select("k", "g", (F.col("n") * 10).alias("ten")), ["k", "g"], how
         )
+        found[f"{how} join by a key that is no first column"] = lambda s, how=how: (
+            rows(s).select("n", "k").join(other(s), "K", how)
+        )
+    # `frame["column"]`, where it is still that column
+    found["columns of a frame"] = of_itself(
+        lambda d: d.filter(d["n"] > 1).orderBy(d["n"]).select(d["n"], d["k"]).filter(d["n"] < 9)
+    )
+    found["a column of a frame beside a new one"] = of_itself(lambda d: d.withColumn("new", d["n"] + 1).select(d["n"], "new"))
+    found["columns of both sides"] = joined("left", lambda j, left, right: j.select(left["k"], left["n"], right["name"]))
+    found["a column of a side to drop"] = joined("inner", lambda j, left, right: j.drop(right["name"]))
+    found["a text like SQL"] = lambda s: rows(s).groupBy("k").agg(F.max(F.lit("hit /*over*/ -- '")).alias("found"))
     return found
 
 
@@ -208,7 +220,47 @@ def test_an_order_is_sparks(duck, real, column, order):
 
 
 # What Spark has and this engine does not; it says so by name, and gives no other result.
+def joined(how: str, then: Callable[[DataFrame, DataFrame, DataFrame], DataFrame]) -> Make:
+    """What is made of a join, given it and its two sides."""
+
+    def made(session: SparkSession) -> DataFrame:
+        left, right = rows(session), other(session)
+        return then(left.join(right, "k", how), left, right)
+
+    return made
+
+
+def of_itself(then: Callable[[DataFrame], DataFrame]) -> Make:
+    return lambda session: then(rows(session))
+
+
+# What `frame["column"]` may mean something else of than the column that has the name now.
+OF_ANOTHER_FRAME = {
+    "the right key of a left join": joined("left", lambda j, left, right: j.filter(right["k"].isNull())),
+    "the right key, counted": joined("left", lambda j, left, right: j.agg(F.count(right["k"]))),
+    "the left key of a right join": joined("right", lambda j, left, right: j.select(left["k"])),
+    "a key of a full join": joined("full", lambda j, left, right: j.select(left["k"])),
+    "a key to drop": joined("left", lambda j, left, right: j.drop(right["k"])),
+    "all of one side": joined("inner", lambda j, left, right: j.select(right["*"])),
+    "all of an alias": joined("inner", lambda j, left, right: j.alias("a").select("a.*")),
+    "a column that was replaced": of_itself(lambda d: d.withColumn("n", F.col("n") + 1).filter(d["n"] > 2)),
+    "a column that was made later": of_itself(lambda d: d.drop("n").withColumn("n", F.lit(7)).select(d["n"])),
+    "a column under another's name": of_itself(lambda d: d.select(F.col("k").alias("n")).select(d["n"])),
+    "a key of a grouping": of_itself(lambda d: d.groupBy("k").agg(F.max("n").alias("n")).select(d["k"])),
+    "a frame that is on both sides": of_itself(lambda d: d.select("n", "k").join(d.select("n", "g"), "n").select(d["k"])),
+    "a frame of elsewhere": lambda s: rows(s).select(rows(s)["n"]),
+}
+
+
+@pytest.mark.parametrize("case", OF_ANOTHER_FRAME)
+def test_a_column_of_a_frame_is_never_another_of_its_name(duck, case):
+    with pytest.raises(UnsupportedOperationException, match=r"of that frame|of one of several frames"):
+        OF_ANOTHER_FRAME[case](duck).collect()
+
+
 REFUSED = {
+    "a decimal": lambda s: rows(s).select(F.lit(Decimal("1.10")).alias("x")),
+    "names that are renamed in turn": lambda s: rows(s).withColumnsRenamed({"k": "q", "q": "z"}),
     "a function": lambda s: rows(s).select(F.soundex("g")),
     "an aggregate": lambda s: rows(s).groupBy("k").agg(F.avg("v")),
     "a distinct aggregate": lambda s: rows(s).groupBy("k").agg(F.count_distinct("v")),

@@ -1,7 +1,7 @@
 """Expressions of a Connect plan as typed SQL."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyspark.sql.connect.proto as pb
@@ -41,10 +41,18 @@ class Expressions:
         fields: the columns.
         where: the relation's place in the plan, for errors.
         variables: lambda variables in scope.
+        standing: by the id of a plan, its columns that stand here (`Relation.standing`).
     """
 
-    def __init__(self, fields: Sequence[Field], where: str, variables: dict[str, Typed] | None = None) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        where: str,
+        variables: dict[str, Typed] | None = None,
+        standing: Mapping[int, frozenset[str]] | None = None,
+    ) -> None:
         self.where = where
+        self.standing = standing or {}
         self.fields = {field.name.lower(): field for field in fields}
         self.variables = variables or {}
 
@@ -99,6 +107,21 @@ class Expressions:
             nulls = "LAST"
         return f"{key} {direction} NULLS {nulls}"
 
+    def of_its_frame(self, attribute: pb.Expression.UnresolvedAttribute) -> None:
+        """See to it that a column said as `frame["column"]` is here what it was in that frame.
+
+        Raises:
+            EngineError: if it is not, or nobody knows.
+        """
+        name = attribute.unparsed_identifier
+        if attribute.HasField("plan_id"):
+            first = (parse_attr_name(name) or [""])[0]
+            if first.lower() not in self.standing.get(attribute.plan_id, frozenset()):
+                raise not_supported(
+                    f'frame["{name}"] where the column of that frame does not stand any more ({self.where})',
+                    "name the column without its frame, after renaming it if both sides of a join have it",
+                )
+
     # --- one method for each kind of expression, by its name in the protocol
 
     def _unresolved_attribute(self, attribute: pb.Expression.UnresolvedAttribute) -> Typed:
@@ -107,6 +130,7 @@ class Expressions:
             raise EngineError(
                 "INVALID_ATTRIBUTE_NAME_SYNTAX", f"{attribute.unparsed_identifier!r} is no column name ({self.where})"
             )
+        self.of_its_frame(attribute)
         found = self.column(parts[0])
         for part in parts[1:]:
             found = self._field(found, part)
@@ -199,7 +223,7 @@ class Expressions:
             raise not_supported(f"{name} with the place of the item ({self.where})")
         variable = node.arguments[0].name_parts[0]
         item = Typed(quoted(variable), array.type.elementType, array.type.containsNull)
-        inner = Expressions(list(self.fields.values()), self.where, {**self.variables, variable: item})
+        inner = Expressions(list(self.fields.values()), self.where, {**self.variables, variable: item}, self.standing)
         body = inner.condition(node.function)
         if name == "filter":
             return Typed(f"list_filter({array.sql}, lambda {quoted(variable)}: {body.sql})", array.type, array.nullable)

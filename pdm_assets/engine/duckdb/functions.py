@@ -4,6 +4,7 @@ A builder gets the typed arguments and gives the typed SQL of Spark's result in 
 name does otherwise than Spark's is said where it is mended.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -18,7 +19,7 @@ Builder = Callable[[Sequence[Typed]], Typed]
 BOOLEAN, INTEGER, LONG, DOUBLE, STRING = T.BooleanType(), T.IntegerType(), T.LongType(), T.DoubleType(), T.StringType()
 DATE, TIMESTAMP, INTERVAL = T.DateType(), T.TimestampType(), T.DayTimeIntervalType()
 HASH = "spark_xxhash64"  # a function of the connection: session.py makes it
-OVER = "/*over*/"  # where an aggregate's call takes its window; nothing stands there in a grouping
+OVER = f"/*over {uuid.uuid4()}*/"  # where an aggregate's call takes its window; nothing stands there in a grouping
 
 
 def together(values: Sequence[Typed], where: str) -> list[Typed]:

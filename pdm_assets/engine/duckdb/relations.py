@@ -3,8 +3,9 @@
 import datetime as dt
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -54,11 +55,16 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Relation:
-    """A SELECT and its columns. `registered` are the Arrow objects that it reads, by name."""
+    """A SELECT and its columns.
+
+    `registered` are the Arrow objects that it reads, by name; `standing`, by the id of a plan that it is made from, which
+    columns of that plan it has unchanged under their names: of these alone `frame["column"]` may be said.
+    """
 
     sql: str
     fields: tuple[Field, ...]
     registered: dict[str, Any] = field(default_factory=dict)
+    standing: dict[int, frozenset[str]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -95,7 +101,9 @@ class Relations:
         names = [f.name.lower() for f in found.fields]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise not_supported(f"two columns of one name ({', '.join(repeated)}) after {kind}", "rename one of them first")
-        return found
+        if decimals := [f.name for f in found.fields if isinstance(f.type, T.DecimalType)]:
+            raise not_supported(f"columns of decimals ({', '.join(decimals)}) after {kind}", "cast to double")
+        return replace(found, standing={**found.standing, node.common.plan_id: frozenset(names)})
 
     # --- one method for each kind of relation, by its name in the protocol
 
@@ -141,17 +149,22 @@ class Relations:
 
     def _project(self, node: pb.Project) -> Relation:
         child = self.relation(node.input)
-        expressions = Expressions(child.fields, "select")
+        expressions = Expressions(child.fields, "select", standing=child.standing)
         generator = _generator_in(node.expressions)
         inner, generated = child, None
         if generator is not None:
             inner, generated = self._generated(child, expressions, generator)
         columns: list[str] = []
         fields: list[Field] = []
+        kept: set[str] = set()
         for expression in node.expressions:
             if expression.HasField("unresolved_star"):
+                star = expression.unresolved_star
+                if star.HasField("unparsed_target") or star.HasField("plan_id"):
+                    raise not_supported("the columns of one of several frames by *", "name them")
                 columns += [quoted(f.name) for f in child.fields]
                 fields += child.fields
+                kept |= {f.name.lower() for f in child.fields}
             elif generated is not None and _generator_of(expression) is not None:
                 columns += [f"{sql} AS {quoted(f.name)}" for sql, f in generated]
                 fields += [f for _, f in generated]
@@ -160,7 +173,10 @@ class Relations:
                 name = _name_of(typed, "select")
                 columns.append(f"{typed.sql} AS {quoted(name)}")
                 fields.append(Field(name, typed.type, typed.nullable))
-        return Relation(f"SELECT {', '.join(columns)} FROM {inner.source}", tuple(fields), inner.registered)
+                if _attribute(expression).lower() == name.lower():
+                    kept.add(name.lower())
+        sql = f"SELECT {', '.join(columns)} FROM {inner.source}"
+        return Relation(sql, tuple(fields), inner.registered, _standing(child, lambda name: name in kept))
 
     def _generated(
         self, child: Relation, expressions: Expressions, generator: Generator
@@ -170,7 +186,7 @@ class Relations:
         array = expressions.typed(function.arguments[0])
         if not isinstance(array.type, T.ArrayType):
             raise not_supported(f"{function.function_name} of {array.type.simpleString()}")
-        item, kind = quoted("generated item"), array.type.elementType
+        item, kind = quoted(f"item {uuid.uuid4()}"), array.type.elementType
         inner = Relation(f"SELECT *, unnest({array.sql}) AS {item} FROM {child.source}", child.fields, child.registered)
         if function.function_name == "explode":
             return inner, [(item, Field(alias or "col", kind, array.type.containsNull))]
@@ -183,13 +199,14 @@ class Relations:
 
     def _filter(self, node: pb.Filter, bounds: Sequence[Bound]) -> Relation:
         child = self.relation(node.input, [*bounds, *bounds_in(node.condition)])
-        condition = Expressions(child.fields, "filter").condition(node.condition)
-        return Relation(f"SELECT * FROM {child.source} WHERE {condition.sql}", child.fields, child.registered)
+        condition = Expressions(child.fields, "filter", standing=child.standing).condition(node.condition)
+        return replace(child, sql=f"SELECT * FROM {child.source} WHERE {condition.sql}")
 
     def _with_columns(self, node: pb.WithColumns) -> Relation:
         child = self.relation(node.input)
-        expressions = Expressions(child.fields, "withColumn")
+        expressions = Expressions(child.fields, "withColumn", standing=child.standing)
         new: dict[str, tuple[str, Typed]] = {}
+        standing = _standing(child, lambda name: name not in {alias.name[0].lower() for alias in node.aliases})
         for alias in node.aliases:
             if _generator_of(alias.expr) is not None:
                 raise not_supported("a generator in withColumn", "put it into select")
@@ -202,12 +219,15 @@ class Relations:
         for name, typed in new.values():
             columns.append(f"{typed.sql} AS {quoted(name)}")
             fields.append(Field(name, typed.type, typed.nullable))
-        return Relation(f"SELECT {', '.join(columns)} FROM {child.source}", tuple(fields), child.registered)
+        sql = f"SELECT {', '.join(columns)} FROM {child.source}"
+        return Relation(sql, tuple(fields), child.registered, standing)
 
     def _with_columns_renamed(self, node: pb.WithColumnsRenamed) -> Relation:
         child = self.relation(node.input)
         names = {rename.col_name.lower(): rename.new_col_name for rename in node.renames}
         names |= {old.lower(): new for old, new in node.rename_columns_map.items()}
+        if chained := sorted(names.keys() & {new.lower() for old, new in names.items() if new.lower() != old}):
+            raise not_supported(f"a new name that is renamed too ({', '.join(chained)})", "rename in two steps")
         return _renamed(child, [names.get(f.name.lower(), f.name) for f in child.fields])
 
     def _to_df(self, node: pb.ToDF) -> Relation:
@@ -222,11 +242,13 @@ class Relations:
         for column in node.columns:
             if not column.HasField("unresolved_attribute"):
                 raise not_supported("dropping what is not a column")
+            Expressions(child.fields, "drop", standing=child.standing).of_its_frame(column.unresolved_attribute)
             dropped.add(column.unresolved_attribute.unparsed_identifier.strip("`").lower())
         kept = tuple(f for f in child.fields if f.name.lower() not in dropped)
         if not kept:
             raise not_supported("a relation without columns")
-        return Relation(f"SELECT {_listed(kept)} FROM {child.source}", kept, child.registered)
+        sql = f"SELECT {_listed(kept)} FROM {child.source}"
+        return Relation(sql, kept, child.registered, _standing(child, lambda name: name not in dropped))
 
     def _join(self, node: pb.Join) -> Relation:
         if node.join_type not in JOINS:
@@ -243,15 +265,18 @@ class Relations:
         matched = " AND ".join(f"l.{one.sql} = r.{other.sql}" for _, one, other in keys)
         registered = left.registered | right.registered
         if how in ("SEMI", "ANTI"):
-            return Relation(
-                f"SELECT l.* FROM {left.source} l {how} JOIN {right.source} r ON {matched}", left.fields, registered
-            )
+            # Spark puts the keys first.
+            fields = [left.fields[place] for place in _keys_first(left.fields, node.using_columns)]
+            listed = ", ".join(f"l.{quoted(f.name)}" for f in fields)
+            sql = f"SELECT {listed} FROM {left.source} l {how} JOIN {right.source} r ON {matched}"
+            return Relation(sql, tuple(fields), registered, left.standing)
         columns, fields = [], []
         for name, one, other in keys:
             merged = {"RIGHT": f"r.{other.sql}", "FULL": f"coalesce(l.{one.sql}, r.{other.sql})"}.get(how, f"l.{one.sql}")
             nullable = {"RIGHT": other.nullable, "FULL": one.nullable or other.nullable}.get(how, one.nullable)
-            columns.append(f"{merged} AS {quoted(name)}")
-            fields.append(Field(name, one.type, nullable))
+            written = sides[how == "RIGHT"].fields[name.lower()].name  # as its side writes it
+            columns.append(f"{merged} AS {quoted(written)}")
+            fields.append(Field(written, one.type, nullable))
         taken = {name.lower() for name in node.using_columns}
         for side, relation, always in (("l", left, how in ("INNER", "LEFT")), ("r", right, how in ("INNER", "RIGHT"))):
             for f in relation.fields:
@@ -259,7 +284,11 @@ class Relations:
                     columns.append(f"{side}.{quoted(f.name)} AS {quoted(f.name)}")
                     fields.append(Field(f.name, f.type, f.nullable or not always))
         sql = f"SELECT {', '.join(columns)} FROM {left.source} l {how} JOIN {right.source} r ON {matched}"
-        return Relation(sql, tuple(fields), registered)
+        # Of a plan that is on both sides nobody knows which is meant; a key is that of one side, or of none.
+        ours = _standing(left, lambda name: name not in taken or how in ("INNER", "LEFT"))
+        theirs = _standing(right, lambda name: name not in taken or how == "RIGHT")
+        of_one = {plan: names for plan, names in (ours | theirs).items() if not (plan in ours and plan in theirs)}
+        return Relation(sql, tuple(fields), registered, of_one)
 
     def _set_op(self, node: pb.SetOperation) -> Relation:
         if node.set_op_type != pb.SetOperation.SET_OP_TYPE_UNION or not node.is_all:
@@ -279,7 +308,7 @@ class Relations:
         if node.group_type != pb.Aggregate.GROUP_TYPE_GROUPBY:
             raise not_supported("a grouping other than groupBy")
         child = self.relation(node.input)
-        expressions = Expressions(child.fields, "groupBy")
+        expressions = Expressions(child.fields, "groupBy", standing=child.standing)
         columns, fields, keys = [], [], []
         for grouping in node.grouping_expressions:
             typed = expressions.typed(grouping)
@@ -288,7 +317,7 @@ class Relations:
             columns.append(f"{key} AS {quoted(_name_of(typed, 'groupBy'))}")
             fields.append(Field(_name_of(typed, "groupBy"), typed.type, typed.nullable))
         for aggregate in node.aggregate_expressions:
-            typed = Expressions(child.fields, "agg").typed(aggregate)
+            typed = Expressions(child.fields, "agg", standing=child.standing).typed(aggregate)
             columns.append(f"{typed.sql.replace(OVER, '')} AS {quoted(_name_of(typed, 'agg'))}")
             fields.append(Field(_name_of(typed, "agg"), typed.type, typed.nullable))
         grouped = f" GROUP BY {', '.join(keys)}" if keys else ""
@@ -299,11 +328,11 @@ class Relations:
         if not node.all_columns_as_keys:
             raise not_supported("dropDuplicates of some columns", "which row stays is left to chance: use a window or groupBy")
         columns = ", ".join(f"{_key(quoted(f.name), f.type)} AS {quoted(f.name)}" for f in child.fields)
-        return Relation(f"SELECT DISTINCT {columns} FROM {child.source}", child.fields, child.registered)
+        return replace(child, sql=f"SELECT DISTINCT {columns} FROM {child.source}")
 
     def _drop_na(self, node: pb.NADrop) -> Relation:
         child = self.relation(node.input)
-        expressions = Expressions(child.fields, "dropna")
+        expressions = Expressions(child.fields, "dropna", standing=child.standing)
         columns = [expressions.column(name) for name in (node.cols or [f.name for f in child.fields])]
         known = [
             f"({c.sql} IS NOT NULL AND NOT isnan({c.sql}))" if isinstance(c.type, FRACTIONAL) else f"({c.sql} IS NOT NULL)"
@@ -315,25 +344,27 @@ class Relations:
             raise not_supported("dropna with a threshold")
         else:
             condition = " AND ".join(known)
-        return Relation(f"SELECT * FROM {child.source} WHERE {condition}", child.fields, child.registered)
+        return replace(child, sql=f"SELECT * FROM {child.source} WHERE {condition}")
 
     def _sort(self, node: pb.Sort) -> Relation:
         """In one order, also within partitions: here a relation is one partition."""
         child = self.relation(node.input)
-        expressions = Expressions(child.fields, "sort")
+        expressions = Expressions(child.fields, "sort", standing=child.standing)
         orders = ", ".join(expressions.order(order) for order in node.order)
-        return Relation(f"SELECT * FROM {child.source} ORDER BY {orders}", child.fields, child.registered)
+        return replace(child, sql=f"SELECT * FROM {child.source} ORDER BY {orders}")
 
     def _limit(self, node: pb.Limit) -> Relation:
         child = self.relation(node.input)
-        return Relation(f"SELECT * FROM {child.source} LIMIT {node.limit}", child.fields, child.registered)
+        return replace(child, sql=f"SELECT * FROM {child.source} LIMIT {node.limit}")
 
     def _repartition(self, node: pb.Repartition, bounds: Sequence[Bound]) -> Relation:
         return self.relation(node.input, bounds)
 
     def _repartition_by_expression(self, node: pb.RepartitionByExpression, bounds: Sequence[Bound]) -> Relation:
         child = self.relation(node.input, bounds)
-        Expressions(child.fields, "repartition").all_of(node.partition_exprs)  # a column that is not there is an error
+        Expressions(child.fields, "repartition", standing=child.standing).all_of(
+            node.partition_exprs
+        )  # a column that is not there is an error
         return child
 
     def _hint(self, node: pb.Hint, bounds: Sequence[Bound]) -> Relation:
@@ -500,7 +531,21 @@ def _renamed(child: Relation, names: Sequence[str]) -> Relation:
     pairs = list(zip(child.fields, names, strict=True))
     columns = ", ".join(f"{quoted(f.name)} AS {quoted(name)}" for f, name in pairs)
     fields = tuple(Field(name, f.type, f.nullable) for f, name in pairs)
-    return Relation(f"SELECT {columns} FROM {child.source}", fields, child.registered)
+    same = {f.name.lower() for f, name in pairs if f.name.lower() == name.lower()}
+    return Relation(
+        f"SELECT {columns} FROM {child.source}", fields, child.registered, _standing(child, lambda name: name in same)
+    )
+
+
+def _standing(child: Relation, still: Callable[[str], bool]) -> dict[int, frozenset[str]]:
+    """The columns of earlier plans of which it is still true that they stand."""
+    return {plan: frozenset(name for name in names if still(name)) for plan, names in child.standing.items()}
+
+
+def _keys_first(fields: Sequence[Field], keys: Sequence[str]) -> list[int]:
+    names = [f.name.lower() for f in fields]
+    first = [names.index(key.lower()) for key in keys]
+    return [*first, *(place for place in range(len(names)) if place not in first)]
 
 
 def _paired(
